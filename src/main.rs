@@ -1,0 +1,2 @@
+//! Arguments → `cli` → exit code, nothing else.
+fn main() {}
