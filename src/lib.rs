@@ -5,9 +5,44 @@
 //!
 //! `&[u8]` → [`frame::Segment`] → [`knock::Knock`] → [`grant::Grant`] → [`grant::Request`] (over the
 //! socketpair) → [`grant::Opening`] → an element with a timeout in the kernel.
+//!
+//! The pure modules (`frame`, `knock`, `policy`, `grant`, `crypto`, `text`, `time`) do no I/O, read no clock and
+//! log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys` and `nft/elem.rs` alone.
 
-pub mod crypto;
+// A packet's way.
+#[cfg(feature = "daemon")]
+pub mod capture;
 pub mod frame;
+pub mod grant;
 pub mod knock;
+#[cfg(feature = "daemon")]
+pub mod nft;
+pub mod policy;
+
+// Who runs what.
+pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod control;
+#[cfg(feature = "daemon")]
+pub mod log;
+#[cfg(feature = "daemon")]
+pub mod notify;
+#[cfg(feature = "daemon")]
+pub mod privsep;
+#[cfg(feature = "daemon")]
+pub mod state;
+pub mod sys;
+
+// What people write, and the keys.
+pub mod config;
+pub mod crypto;
+pub mod enrol;
+pub mod files;
+pub mod profile;
 pub mod text;
 pub mod time;
+
+// The other side.
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;

@@ -1,2 +1,10 @@
 //! Arguments → `cli` → exit code, nothing else.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use knockd_rs::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    run(Cli::parse())
+}

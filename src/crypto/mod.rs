@@ -1,8 +1,16 @@
-//! Keys and the primitives made from them: [`Secret`], X25519 key pairs, Noise, the `mac1` gate.
+//! Keys and the primitives made from them: [`Secret`], X25519 key pairs, Noise, the `mac1` [`Gate`].
 //!
-//! Pure: no I/O, no clock; randomness is an argument.
+//! Pure: no I/O, no clock; randomness is an argument. What leaves this module unwiped is public.
 #![forbid(unsafe_code)]
 
+mod gate;
+mod hash;
+mod keys;
+pub mod noise;
 mod secret;
 
-pub use secret::Secret;
+pub use gate::{Gate, GateKey, MAC1_LEN, Mac1};
+pub(crate) use hash::sha256;
+pub use keys::{KeyPair, PublicKey};
+pub use noise::Psk;
+pub use secret::{KeyTextError, Secret};

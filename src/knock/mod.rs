@@ -4,10 +4,22 @@
 //! knock, a silent drop (a stranger; counted, never logged), or a fault of a client that proved who it is.
 #![forbid(unsafe_code)]
 
+mod budget;
+mod fault;
+mod hash;
+mod replay;
+mod ring;
+pub mod spa;
+
 use std::net::IpAddr;
 
-use crate::text::{PortRange, Span};
+use crate::crypto::{Mac1, PublicKey, sha256};
+use crate::text::{PortRange, Span, serde_as_text};
 use crate::time::Timestamp;
+
+pub use budget::Rates;
+pub use fault::{EntryFault, Fault};
+pub use replay::{Freshness, MAX_JUMP};
 
 /// What a client may ask for, whatever the format that carried it. A request, not a permission: the policy
 /// intersects it with the profile.
@@ -66,15 +78,126 @@ pub const MAX_ENTRIES: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceTag(pub [u8; 4]);
 
+/// Eight hexadecimal digits, so that it can be a key in JSON.
+impl std::fmt::Display for ServiceTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
+
+impl std::str::FromStr for ServiceTag {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u32::from_str_radix(text, 16).map(|tag| Self(tag.to_be_bytes()))
+    }
+}
+
+serde_as_text!(ServiceTag);
+
+/// The tag of the service with this name.
+///
+/// A name whose hash begins with four zero bytes has the tag `00 00 00 01`. Two names may have one tag; the
+/// configuration refuses them.
+#[must_use]
+pub fn service_tag(name: &str) -> ServiceTag {
+    match sha256(&[b"knockd-rs service", name.as_bytes()]) {
+        [0, 0, 0, 0, ..] => ServiceTag([0, 0, 0, 1]),
+        [a, b, c, d, ..] => ServiceTag([a, b, c, d]),
+    }
+}
+
 /// An authentic, fresh and new request. Only this module's decoders make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knock {
     /// The client, as its static public key.
-    pub client: [u8; 32],
+    pub client: PublicKey,
     /// Where the packet came from.
     pub source: IpAddr,
     /// The client's counter: the time at which it knocked, strictly increasing.
     pub counter: Timestamp,
+    /// The end of the packet, by which its copies are known.
+    pub mac1: Mac1,
     /// What it asks for.
     pub ask: Ask,
+}
+
+/// What became of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A client asks for something.
+    Knock(Knock),
+    /// Nothing that a client proved to have sent: counted, never logged.
+    Dropped(Drop),
+    /// A client proved who it is, and its request cannot be granted whatever its profile says.
+    Refused {
+        /// The client, as its static public key.
+        client: PublicKey,
+        /// Where the packet came from.
+        source: IpAddr,
+        /// What is wrong with the request.
+        fault: Fault,
+    },
+}
+
+/// Why a stranger's packet was let go of, in the order of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Drop {
+    /// No knock has this length.
+    Length,
+    /// Made without the gate key, or for another server, or damaged on the way.
+    Mac,
+    /// A copy of a recent packet. Clients send each knock up to three times.
+    Repeat,
+    /// More Diffie-Hellmans than the limits allow, of this network or altogether.
+    Budget,
+    /// Not sealed to this server's key, or not by the client that it names, or with another psk.
+    Key,
+    /// Sealed by a key that no profile has.
+    UnknownClient,
+}
+
+impl Drop {
+    /// Every reason; a reason's place here is its [`index`](Self::index).
+    pub const ALL: [Self; 6] =
+        [Self::Length, Self::Mac, Self::Repeat, Self::Budget, Self::Key, Self::UnknownClient];
+
+    /// A number below `ALL.len()`, for an array of counters.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name of the counter.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Mac => "mac",
+            Self::Repeat => "repeat",
+            Self::Budget => "budget",
+            Self::Key => "key",
+            Self::UnknownClient => "unknown_client",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drop_has_its_own_counter_and_name() {
+        for (index, drop) in Drop::ALL.iter().enumerate() {
+            assert_eq!(drop.index(), index);
+            assert!(Drop::ALL.iter().all(|other| other == drop || other.name() != drop.name()));
+        }
+    }
+
+    #[test]
+    fn a_service_tag_is_the_beginning_of_a_hash() {
+        // printf 'knockd-rs servicessh' | sha256sum
+        assert_eq!(service_tag("ssh"), ServiceTag([0x7e, 0xbf, 0xe0, 0x8c]));
+        assert_ne!(service_tag("ssh"), service_tag("web"));
+    }
 }

@@ -83,7 +83,11 @@ pub struct SpanError(String);
 
 impl fmt::Display for SpanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no duration; write a number with its unit, such as 15s, 5m, 2h or 1d", self.0.escape_debug())
+        write!(
+            f,
+            "`{}` is no duration; write a number with its unit, such as 15s, 5m, 2h or 1d",
+            self.0.escape_debug()
+        )
     }
 }
 

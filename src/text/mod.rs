@@ -4,10 +4,12 @@
 //! strings apart. No I/O.
 
 mod duration;
+mod name;
 mod network;
 mod port;
 
 pub use duration::{Span, SpanError};
+pub use name::{NameError, ProfileName, ServerName, ServiceName};
 pub use network::{Network, NetworkError};
 pub use port::{PortError, PortRange, Protocol};
 

@@ -126,7 +126,9 @@ impl fmt::Display for NetworkError {
                 "`{}` is no address or network; write 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32",
                 text.escape_debug()
             ),
-            Self::HostBits { text, meant } => write!(f, "`{text}` has bits set after its prefix; write {meant}"),
+            Self::HostBits { text, meant } => {
+                write!(f, "`{text}` has bits set after its prefix; write {meant}")
+            }
         }
     }
 }

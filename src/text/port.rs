@@ -108,12 +108,27 @@ impl PortRange {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));
         (self.protocol == other.protocol && first <= last).then_some(Self { first, last, ..*self })
     }
+
+    /// Both as one range, when they overlap or are neighbours.
+    #[must_use]
+    pub fn join(&self, other: &Self) -> Option<Self> {
+        let gap = self.first.max(other.first).saturating_sub(self.last.min(other.last));
+        (self.protocol == other.protocol && gap <= 1).then(|| Self {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+            ..*self
+        })
+    }
 }
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, first, last } = self;
-        if self.is_single() { write!(f, "{protocol}/{first}") } else { write!(f, "{protocol}/{first}-{last}") }
+        if self.is_single() {
+            write!(f, "{protocol}/{first}")
+        } else {
+            write!(f, "{protocol}/{first}-{last}")
+        }
     }
 }
 
@@ -184,7 +199,9 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_told_what_to_write() {
-        for text in ["22", "tcp", "tcp/", "TCP/22", "tcp/+22", "tcp/22-", "tcp/70000", "icmp/8", "tcp/ 22", ""] {
+        for text in
+            ["22", "tcp", "tcp/", "TCP/22", "tcp/+22", "tcp/22-", "tcp/70000", "icmp/8", "tcp/ 22", ""]
+        {
             assert_eq!(text.parse::<PortRange>(), Err(PortError::Unreadable(text.into())), "{text}");
         }
         assert_eq!("tcp/0".parse::<PortRange>(), Err(PortError::Zero));

@@ -1,0 +1,310 @@
+//! `keygen`, `import`, `knock`: the client's side of the command line.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::Args;
+
+use super::Failure;
+use crate::client::knock::{Knocker, Opened, StillClosed};
+use crate::client::store::{Dirs, load_server, save_server};
+use crate::clock;
+use crate::config::ConfigError;
+use crate::crypto::{KeyPair, Secret};
+use crate::enrol::{Access, Enrolment, Host, load_bundle};
+use crate::files::{self, Existing, Private};
+use crate::knock::{Ask, MAX_ENTRIES, Op, Target, Wanted, service_tag};
+use crate::profile::Opens;
+use crate::text::{PortRange, Protocol, ServerName, Span};
+
+/// Knock at a server, so that it opens ports for this address.
+///
+/// Without ports, everything that the profile opens is asked for. When that is a single TCP port, the port is tried
+/// until it opens.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  knockd-rs knock myserver                      open what the profile opens
+  knockd-rs knock myserver tcp/22 --for 5m      one port, for five minutes
+  knockd-rs knock myserver -- ssh myserver      knock, then run a command
+  knockd-rs knock myserver --close              end this client's grants now")]
+pub(super) struct Knock {
+    /// The server, by the name under which it was imported.
+    server: ServerName,
+    /// Ports such as tcp/22 or tcp/8000-8100, or services such as ssh.
+    #[arg(value_name = "PORT|SERVICE")]
+    open: Vec<Opens>,
+    /// How long the grant is to last: 30s, 5m, 2h. The server's profile sets the limit.
+    #[arg(long = "for", value_name = "DURATION")]
+    duration: Option<Span>,
+    /// Ask for any number of connections instead of one.
+    #[arg(long)]
+    many: bool,
+    /// Open for this address instead of this machine's own.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "pin")]
+    address: Option<std::net::IpAddr>,
+    /// Make the knock good from this machine's own address only; not behind NAT.
+    #[arg(long)]
+    pin: bool,
+    /// End this client's grants instead of opening.
+    #[arg(long, conflicts_with_all = ["duration", "many", "wait"])]
+    close: bool,
+    /// Try the TCP port until it opens; the default for a single one.
+    #[arg(long, conflicts_with = "no_wait")]
+    wait: bool,
+    /// Send the knock and do not look for an effect.
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to try.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    timeout: Span,
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    quiet: bool,
+    /// A command to run after the knock.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Knock {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let dirs = dirs()?;
+        let enrolment = load_server(&dirs, &self.server).map_err(|errors| broken(&errors))?;
+        let (wanted, ports) = self.wanted(&enrolment.access)?;
+        let ask = self.ask(wanted);
+        let mut knocker = Knocker::new(&dirs, &self.server, &enrolment, clock::wall)
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        knocker.pinned = self.pin;
+        let outcome = match self.port_to_try(&ports)? {
+            Some(port) => self.knock_and_wait(&mut knocker, &ask, port),
+            None => self.knock_only(&mut knocker, &ask),
+        };
+        if let Some(oddity) = &knocker.oddity {
+            eprintln!("knockd-rs: warning: {oddity}");
+        }
+        outcome?;
+        self.run_command()
+    }
+
+    /// What goes into the packet, and the ports that this means.
+    fn wanted(&self, access: &Access) -> Result<(Wanted, Vec<PortRange>), Failure> {
+        let ports_of = |opens: &Opens| match opens {
+            Opens::Ports(range) => Ok(vec![*range]),
+            Opens::Service(name) => access.services.get(name).cloned().ok_or_else(|| {
+                let known: Vec<String> = access.services.keys().map(ToString::to_string).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Failure::Usage(format!(
+                    "{} opens no service {name} for this client; it knows: {known}",
+                    self.server
+                ))
+            }),
+        };
+        let lists: Result<Vec<Vec<PortRange>>, Failure> = self.open.iter().map(ports_of).collect();
+        let ports = lists?.concat();
+        match self.open.as_slice() {
+            [] => Ok((Wanted::Defaults, access.open.clone())),
+            [Opens::Service(name)] => Ok((Wanted::Service(service_tag(name.as_str())), ports)),
+            _ if ports.len() > MAX_ENTRIES => Err(Failure::Usage(format!(
+                "one knock can name {MAX_ENTRIES} port ranges, and these are {}; knock twice",
+                ports.len()
+            ))),
+            _ => Ok((Wanted::Ports(ports.clone()), ports)),
+        }
+    }
+
+    fn ask(&self, ports: Wanted) -> Ask {
+        Ask {
+            op: if self.close { Op::Close } else { Op::Open },
+            target: self.address.map_or(Target::Source, Target::Address),
+            single: !self.many,
+            duration: self.duration,
+            ports,
+        }
+    }
+
+    /// The TCP port whose opening can be seen from here.
+    fn port_to_try(&self, ports: &[PortRange]) -> Result<Option<u16>, Failure> {
+        if self.close || self.no_wait || (self.address.is_some() && !self.wait) {
+            return Ok(None);
+        }
+        let tcp: Vec<u16> = ports
+            .iter()
+            .filter(|range| range.protocol() == Protocol::Tcp && range.is_single())
+            .map(PortRange::first)
+            .collect();
+        match (tcp.as_slice(), ports.len(), self.wait) {
+            ([port], 1, _) | ([port, ..], _, true) => Ok(Some(*port)),
+            ([], _, true) => {
+                Err(Failure::Usage("--wait tries a TCP port, and none is asked for; leave it out".into()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn knock_only(&self, knocker: &mut Knocker<'_>, ask: &Ask) -> Result<(), Failure> {
+        knocker.knock(ask).map_err(|error| Failure::Failed(error.to_string()))?;
+        self.say(&format!("knocked at {} ({})", self.server, self.addresses(knocker)));
+        Ok(())
+    }
+
+    fn knock_and_wait(&self, knocker: &mut Knocker<'_>, ask: &Ask, port: u16) -> Result<(), Failure> {
+        self.say(&format!(
+            "knocking at {} ({}), UDP port {}",
+            self.server,
+            self.addresses(knocker),
+            self.udp_port(knocker)
+        ));
+        let waited = knocker
+            .knock_and_wait(ask, port, self.timeout.duration())
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        match waited {
+            Ok(Opened { address, after }) => {
+                let millis = after.as_secs_f64() * 1000.0;
+                self.say(&format!("tcp/{port} at {} opened after {millis:.1} ms", address.ip()));
+                Ok(())
+            }
+            Err(StillClosed { refused }) => {
+                Err(Failure::StillClosed(self.what_to_check(knocker, port, refused)))
+            }
+        }
+    }
+
+    fn what_to_check(&self, knocker: &Knocker<'_>, port: u16, refused: bool) -> String {
+        let answer = if refused {
+            "the host refused the connection: either nothing listens there, or the port is guarded with reject"
+        } else {
+            "there was no answer at all"
+        };
+        format!(
+            "tcp/{port} at {} did not open within {}; {answer}. What to check:\n  \
+             on the server, `knockd-rs status` and `journalctl -u knockd-rs`: a knock that arrived and was refused is \
+             named there with its reason\n  \
+             a firewall on the way that drops UDP port {}\n  \
+             this machine's clock, which says {} seconds since 1970: it must be within minutes of the server's\n  \
+             NAT that sends UDP and TCP from different addresses",
+            self.server,
+            self.timeout,
+            self.udp_port(knocker),
+            clock::wall().as_secs(),
+        )
+    }
+
+    fn addresses(&self, knocker: &Knocker<'_>) -> String {
+        knocker.addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn udp_port(&self, knocker: &Knocker<'_>) -> u16 {
+        knocker.addresses.first().map_or(0, std::net::SocketAddr::port)
+    }
+
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    fn run_command(&self) -> Result<(), Failure> {
+        let Some((program, arguments)) = self.command.split_first() else { return Ok(()) };
+        let error = Command::new(program).args(arguments).exec();
+        Err(Failure::Failed(format!("{program} cannot be run: {error}")))
+    }
+}
+
+/// Learn about a server from the bundle that its administrator made.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  knockd-rs import laptop.knock
+  knockd-rs import laptop.knock --name home --host 203.0.113.5
+  knockd-rs import laptop.knock --private-key ~/laptop.key     strict way: the key was made by `keygen`")]
+pub(super) struct Import {
+    /// The bundle.
+    file: PathBuf,
+    /// What to call the server here.
+    #[arg(long)]
+    name: Option<ServerName>,
+    /// Where to send knocks, in place of what the bundle says.
+    #[arg(long)]
+    host: Option<Host>,
+    /// The private key that `keygen` made, for a bundle that holds none.
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
+    /// Replace what is known of a server of this name.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Import {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let bundle = load_bundle(&self.file).map_err(|errors| broken(&errors))?;
+        let own = self.private_key.as_deref().map(read_key).transpose()?;
+        let name = self.name.unwrap_or_else(|| bundle.server.clone());
+        let mut enrolment: Enrolment =
+            bundle.into_enrolment(own).map_err(|error| Failure::Broken(vec![error.to_string()]))?;
+        if let Some(host) = self.host {
+            enrolment.access.host = host;
+        }
+        let existing = if self.force { Existing::Replace } else { Existing::Refuse };
+        let path = save_server(&dirs()?, &name, &enrolment, existing).map_err(|error| {
+            Failure::Failed(format!("{error}; --name gives it another name, --force replaces what is known"))
+        })?;
+        let Access { host, port, profile, server_key, open, .. } = &enrolment.access;
+        let open: Vec<String> = open.iter().map(ToString::to_string).collect();
+        println!("{name}: {host}, UDP port {port}, as {profile}, server key {}", server_key.fingerprint());
+        println!("  opens {}", open.join(" "));
+        println!(
+            "  kept in {}; the bundle is not needed any more: rm {}",
+            path.display(),
+            self.file.display()
+        );
+        println!("next: knockd-rs knock {name}");
+        Ok(())
+    }
+}
+
+/// Make a key pair on the client, so that the private key never leaves it.
+///
+/// Prints the public key, for `knockd-rs profile add NAME --public-key KEY` on the server.
+#[derive(Debug, Args)]
+pub(super) struct Keygen {
+    /// Where to write the private key.
+    #[arg(long, value_name = "FILE", default_value = "knockd-rs.key")]
+    out: PathBuf,
+}
+
+impl Keygen {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut_slice())
+            .map_err(|_| Failure::Failed("the kernel gives no random numbers".into()))?;
+        let keys = KeyPair::from_seed(*seed);
+        let mut line = keys.secret().to_base64();
+        line.push('\n');
+        files::write(&self.out, line.as_bytes(), Private::NEW)
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        println!("{}", keys.public());
+        eprintln!(
+            "the private key is in {}; keep it for `knockd-rs import --private-key`",
+            self.out.display()
+        );
+        Ok(())
+    }
+}
+
+fn read_key(path: &std::path::Path) -> Result<Secret<32>, Failure> {
+    let rules = files::Rules { forbidden: 0o177, mode: 0o600, owners: files::own_owners(), limit: 4096 };
+    let text = files::read_text(path, &rules).map_err(|error| Failure::Broken(vec![error.to_string()]))?;
+    Secret::from_base64(text.trim()).map_err(|error| {
+        Failure::Broken(vec![format!("{}: {error}; `knockd-rs keygen` makes one", path.display())])
+    })
+}
+
+fn dirs() -> Result<Dirs, Failure> {
+    Dirs::from_env(|name| std::env::var_os(name))
+        .ok_or_else(|| Failure::Failed("HOME is not set, so there is no place for keys; set it".into()))
+}
+
+fn broken(errors: &[ConfigError]) -> Failure {
+    Failure::Broken(errors.iter().map(ToString::to_string).collect())
+}

@@ -1,0 +1,140 @@
+//! `run`, `worker`, `check`, `init`, `purge`: the daemon itself, and what an installation needs.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::Failure;
+use crate::config::{self, LogFormat, SERVER_KEY, make_keys_if_missing};
+use crate::privsep::{self, Directories, Ended};
+use crate::state;
+
+/// The directories of an installation.
+#[derive(Debug, Args)]
+pub(super) struct Places {
+    /// The configuration directory.
+    #[arg(long, value_name = "DIR", default_value = "/etc/knockd-rs")]
+    pub(super) config_dir: PathBuf,
+    /// Where replay marks and guards outlive a reboot.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/knockd-rs")]
+    pub(super) state_dir: PathBuf,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// One sentence a line.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Run the daemon in the foreground, as systemd does.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    places: Places,
+    /// Where the control socket and the journal of replay marks lie.
+    #[arg(long, value_name = "DIR", default_value = "/run/knockd-rs")]
+    runtime_dir: PathBuf,
+    /// The format of the log, in place of what knockd-rs.toml says.
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<Format>,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        for dir in [&self.places.state_dir, &self.runtime_dir] {
+            make_private_dir(dir)?;
+        }
+        init(&self.places)?;
+        let directories = Directories {
+            config: self.places.config_dir,
+            state: self.places.state_dir,
+            runtime: self.runtime_dir,
+        };
+        let format = self.log.map(|format| match format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        });
+        privsep::run(directories, format).map_err(|ended| match ended {
+            Ended::Configuration(lines) => Failure::Broken(lines),
+            Ended::Failed(line) => Failure::Failed(line),
+        })
+    }
+}
+
+/// The confined half of the daemon: started by `run`, with its socket as standard input.
+pub(super) fn worker() -> Result<(), Failure> {
+    privsep::work().map_err(|error| Failure::Failed(format!("worker: {error}")))
+}
+
+/// Check the configuration, the keys and all profiles, as a start or reload would.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    places: Places,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let loaded = config::load(&self.places.config_dir)
+            .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;
+        loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let dir = self.places.config_dir.display();
+        println!(
+            "{dir} is sound: {} profiles, server key {}",
+            loaded.profiles.len(),
+            loaded.server.public().fingerprint()
+        );
+        Ok(())
+    }
+}
+
+/// Make the server's keys if there are none. `run` and `profile add` do it by themselves.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    #[command(flatten)]
+    places: Places,
+}
+
+impl Init {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        make_private_dir(&self.places.state_dir)?;
+        init(&self.places)
+    }
+}
+
+/// Makes missing keys. With a new server key goes an empty, clean replay state: no packet for it can exist yet.
+pub(super) fn init(places: &Places) -> Result<(), Failure> {
+    let made =
+        make_keys_if_missing(&places.config_dir).map_err(|error| Failure::Failed(error.to_string()))?;
+    made.made.iter().for_each(|path| eprintln!("made {}", path.display()));
+    if made.made.iter().any(|path| path.ends_with(SERVER_KEY)) {
+        let identity = config::server_identity(&places.config_dir)
+            .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;
+        state::initialise(&places.state_dir, identity).map_err(|error| {
+            let dir = places.state_dir.display();
+            Failure::Failed(format!("{dir} cannot be written: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// A directory for the daemon alone, given to its user when root makes it.
+pub(super) fn make_private_dir(dir: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::{DirBuilderExt, chown};
+
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let failed =
+        |error: std::io::Error| Failure::Failed(format!("{} cannot be made: {error}", dir.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed)?;
+    match crate::files::user(crate::files::SYSTEM_USER) {
+        Some(account) if rustix::process::geteuid().is_root() => {
+            chown(dir, Some(account.user), Some(account.group)).map_err(failed)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+//! The command line: one typed struct for each subcommand, and [`run`], the only match over all of them.
+
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "daemon")]
+mod control;
+#[cfg(feature = "daemon")]
+mod daemon;
+mod exit;
+#[cfg(feature = "daemon")]
+mod profile;
+#[cfg(feature = "daemon")]
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use exit::{EXIT_CODES, Failure};
+
+/// Port knocking and single-packet authorization for nftables, enforced by the kernel.
+///
+/// On a server, `knockd-rs guard` closes ports to strangers and the daemon opens them for clients that knock. On a
+/// client, `knockd-rs knock` sends one encrypted datagram, and the port opens for this address alone.
+#[derive(Debug, Parser)]
+#[command(name = "knockd-rs", version, max_term_width = 100, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  On the server, as root:
+    knockd-rs profile add laptop --open tcp/22    make a client; writes laptop.knock
+    systemctl enable --now knockd-rs              start the daemon
+    knockd-rs guard tcp/22 --confirm 2m           close the port to strangers
+    knockd-rs status --watch                      watch what is open
+  On the client:
+    knockd-rs import laptop.knock                 learn about the server
+    knockd-rs knock myserver -- ssh myserver      knock, then connect
+
+Manual: knockd-rs(8), knockd-rs.toml(5), knockd-rs-profile(5), knockd-rs-protocol(7)";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[cfg(feature = "client")]
+    Knock(client::Knock),
+    #[cfg(feature = "client")]
+    Import(client::Import),
+    #[cfg(feature = "client")]
+    Keygen(client::Keygen),
+    #[cfg(feature = "daemon")]
+    Status(status::Show),
+    #[cfg(feature = "daemon")]
+    Guard(control::Guard),
+    #[cfg(feature = "daemon")]
+    Unguard(control::Unguard),
+    #[cfg(feature = "daemon")]
+    Grant(control::Grant),
+    #[cfg(feature = "daemon")]
+    Revoke(control::Revoke),
+    #[cfg(feature = "daemon")]
+    Reload(control::Reload),
+    #[cfg(feature = "daemon")]
+    Check(daemon::Check),
+    #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Profile(profile::Profile),
+    #[cfg(feature = "daemon")]
+    Init(daemon::Init),
+    #[cfg(feature = "daemon")]
+    Run(daemon::Run),
+    #[cfg(feature = "daemon")]
+    #[command(hide = true)]
+    Worker,
+    Completions(Completions),
+}
+
+/// Print the completion script for a shell.
+#[derive(Debug, clap::Args)]
+struct Completions {
+    /// Which shell.
+    shell: clap_complete::Shell,
+}
+
+/// Carries out what the arguments say.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        #[cfg(feature = "client")]
+        Command::Knock(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Import(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Keygen(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Status(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Guard(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Unguard(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Grant(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Revoke(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Reload(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Check(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Profile(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Init(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Run(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Worker => daemon::worker(),
+        Command::Completions(Completions { shell }) => {
+            clap_complete::generate(shell, &mut command(), "knockd-rs", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    exit::code(done)
+}
+
+/// The command line as data, for completions and for the test that keeps the manual in step.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,264 @@
+//! `profile add | list | show | remove`: the clients of this server.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use super::daemon::{Places, init, make_private_dir};
+use crate::config::{self, Configuration};
+use crate::crypto::{KeyPair, PublicKey, Secret};
+use crate::enrol::{Access, Bundle, Host, save_bundle};
+use crate::grant::Uses;
+use crate::profile::{NewProfile, Opens, remove_profile, write_profile};
+use crate::text::{Network, ProfileName, ServerName, Span};
+
+/// The clients that may knock at this server.
+#[derive(Debug, Subcommand)]
+pub(super) enum Profile {
+    Add(Add),
+    List(List),
+    Show(Show),
+    Remove(Remove),
+}
+
+impl Profile {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Add(args) => args.run(),
+            Self::List(args) => args.run(),
+            Self::Show(args) => args.run(),
+            Self::Remove(args) => args.run(),
+        }
+    }
+}
+
+/// Make a profile, and the bundle that its client imports.
+///
+/// Without --public-key the server makes the client's key pair and puts both halves into the bundle, which is
+/// secret then. With it the bundle holds no private key; see `knockd-rs keygen`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  knockd-rs profile add laptop --open tcp/22
+  knockd-rs profile add phone --open ssh --open udp/51820 --host vpn.example.org --many
+  knockd-rs profile add alice --open tcp/22 --public-key kzHlnvzm4iFRnA8ol8mM6ZW4WYVZ7aTPoM7CYzyD+kM=")]
+pub(super) struct Add {
+    /// The client's name: a-z, 0-9, `.`, `_`, `-`.
+    name: ProfileName,
+    /// What it may open: tcp/22, tcp/8000-8100, or a service of knockd-rs.toml. Again for more.
+    #[arg(long, required = true, value_name = "PORT|SERVICE")]
+    open: Vec<Opens>,
+    /// The client's public key, made there by `knockd-rs keygen`.
+    #[arg(long, value_name = "KEY")]
+    public_key: Option<PublicKey>,
+    /// The name or address that the client sends knocks to; this machine's name otherwise.
+    #[arg(long)]
+    host: Option<Host>,
+    /// What the client calls this server; the host otherwise.
+    #[arg(long, value_name = "NAME")]
+    server: Option<ServerName>,
+    /// How long a grant lasts when the knock does not say.
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<Span>,
+    /// How long a grant may last at most.
+    #[arg(long, value_name = "DURATION")]
+    max_duration: Option<Span>,
+    /// Let the client ask for any number of connections instead of one.
+    #[arg(long)]
+    many: bool,
+    /// Let the client open for addresses in this network besides its own. Again for more.
+    #[arg(long, value_name = "NETWORK")]
+    other_address: Vec<Network>,
+    /// Leave out the pre-shared key, the hedge against quantum computers.
+    #[arg(long)]
+    no_psk: bool,
+    /// Where to write the bundle; NAME.knock otherwise.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
+}
+
+impl Add {
+    fn run(self) -> Result<(), Failure> {
+        make_private_dir(&self.places.state_dir)?;
+        init(&self.places)?;
+        let config = load(&self.places)?;
+        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.knock", self.name)));
+        if out.symlink_metadata().is_ok() {
+            return Err(Failure::Failed(format!(
+                "{} is there already; choose another name with --out",
+                out.display()
+            )));
+        }
+        let own =
+            if self.public_key.is_none() { Some(KeyPair::from_seed(*random()?.expose())) } else { None };
+        let Some(public_key) = self.public_key.or(own.as_ref().map(KeyPair::public)) else {
+            return Err(Failure::Failed("there is no key".into()));
+        };
+        let psk = if self.no_psk { None } else { Some(random()?) };
+        let host = self.host()?;
+        let profile = NewProfile {
+            public_key,
+            psk: psk.clone(),
+            open: self.open.clone(),
+            duration: self.duration,
+            max_duration: self.max_duration,
+            connections: if self.many { Uses::Many } else { Uses::Once },
+            other_addresses: self.other_address.clone(),
+        };
+        let path = write_profile(&self.places.config_dir, &self.name, &profile, &config.settings)
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let bundle = self.bundle(&host, psk, own)?;
+        save_bundle(&out, &bundle).map_err(|error| Failure::Failed(error.to_string()))?;
+        let secret = if bundle.private_key.is_some() {
+            "; it holds the client's private key: move it, do not copy it"
+        } else {
+            ""
+        };
+        println!("made {}", path.display());
+        println!("made {} for {}{secret}", out.display(), self.name);
+        println!(
+            "next: on the client `knockd-rs import {}`; here `knockd-rs reload` if the daemon runs",
+            out.display()
+        );
+        Ok(())
+    }
+
+    fn host(&self) -> Result<Host, Failure> {
+        match &self.host {
+            Some(host) => Ok(host.clone()),
+            None => hostname().parse().map_err(|error| {
+                Failure::Usage(format!("this machine's own name will not do: {error}; use --host"))
+            }),
+        }
+    }
+
+    /// The bundle, from the profile as it reads back: services resolved, ports merged.
+    fn bundle(&self, host: &Host, psk: Option<Secret<32>>, own: Option<KeyPair>) -> Result<Bundle, Failure> {
+        let config = load(&self.places)?;
+        let profile = find(&config, &self.name)?;
+        let server = match &self.server {
+            Some(server) => server.clone(),
+            None => host.as_str().to_lowercase().parse().map_err(|error| {
+                Failure::Usage(format!(
+                    "the host cannot name the server on the client: {error}; use --server"
+                ))
+            })?,
+        };
+        let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
+        let access = Access {
+            host: host.clone(),
+            port: config.settings.capture.port,
+            profile: self.name.clone(),
+            server_key: config.server.public(),
+            gate_key: config.gate.clone(),
+            psk,
+            open: profile.open.clone(),
+            services: services.collect(),
+            methods: profile.methods.clone(),
+        };
+        Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
+    }
+}
+
+/// List the profiles.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    places: Places,
+}
+
+impl List {
+    fn run(self) -> Result<(), Failure> {
+        let config = load(&self.places)?;
+        if config.profiles.is_empty() {
+            println!("no profile yet; `knockd-rs profile add NAME --open tcp/22` makes one");
+        }
+        for profile in &config.profiles {
+            let off = if profile.enabled { "" } else { "  (disabled)" };
+            let opens: Vec<String> = profile.opens.iter().map(ToString::to_string).collect();
+            println!("{:<16} {}  {}{off}", profile.name, profile.public_key.fingerprint(), opens.join(" "));
+        }
+        Ok(())
+    }
+}
+
+/// Show what a profile allows.
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Which.
+    name: ProfileName,
+    #[command(flatten)]
+    places: Places,
+}
+
+impl Show {
+    fn run(self) -> Result<(), Failure> {
+        let config = load(&self.places)?;
+        let profile = find(&config, &self.name)?;
+        let join = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(" ") };
+        let texts = |items: &[crate::text::PortRange]| items.iter().map(ToString::to_string).collect();
+        println!("name             {}", profile.name);
+        println!("enabled          {}", if profile.enabled { "yes" } else { "no" });
+        println!("public key       {}", profile.public_key);
+        println!("fingerprint      {}", profile.public_key.fingerprint());
+        println!("pre-shared key   {}", if profile.has_psk() { "yes" } else { "no" });
+        println!("opens            {}", join(profile.opens.iter().map(ToString::to_string).collect()));
+        println!("ports            {}", join(texts(&profile.open)));
+        println!("duration         {} unless asked, {} at most", profile.duration, profile.max_duration);
+        println!("connections      {}", profile.connections);
+        println!(
+            "other addresses  {}",
+            join(profile.other_addresses.iter().map(ToString::to_string).collect())
+        );
+        println!("grants           {} addresses at a time", profile.max_grants);
+        Ok(())
+    }
+}
+
+/// Remove a profile. A running daemon ends its grants at the next reload.
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// Which.
+    name: ProfileName,
+    #[command(flatten)]
+    places: Places,
+}
+
+impl Remove {
+    fn run(self) -> Result<(), Failure> {
+        let path = remove_profile(&self.places.config_dir, &self.name)
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        println!(
+            "removed {}; `knockd-rs reload` makes the daemon forget it and end its grants",
+            path.display()
+        );
+        Ok(())
+    }
+}
+
+fn load(places: &Places) -> Result<Configuration, Failure> {
+    config::load(&places.config_dir)
+        .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))
+}
+
+fn find<'a>(config: &'a Configuration, name: &ProfileName) -> Result<&'a crate::profile::Profile, Failure> {
+    config
+        .profiles
+        .iter()
+        .find(|profile| profile.name == *name)
+        .ok_or_else(|| Failure::Failed(format!("there is no profile `{name}`; see `knockd-rs profile list`")))
+}
+
+fn random() -> Result<Secret<32>, Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| Failure::Failed("the kernel gives no random numbers".into()))?;
+    Ok(Secret::new(bytes))
+}
+
+/// This machine's name, `uname(2)`.
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

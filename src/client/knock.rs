@@ -1,0 +1,285 @@
+//! Knocking: resolve, seal, send, and see whether the port opens.
+//!
+//! Both address families are knocked when the name has both, since nobody knows which one the connection will
+//! take. Each packet is sent three times, byte for byte the same: the server drops copies silently, so a lost
+//! packet costs a quarter of a second instead of a failure.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant};
+
+use super::counter::{self, Oddity};
+use super::store::Dirs;
+use super::try_port::Tries;
+use crate::crypto::Secret;
+use crate::enrol::Enrolment;
+use crate::files::FileError;
+use crate::knock::spa::{ClientIdentity, DEFAULT_PAYLOAD, SealError, seal};
+use crate::knock::{Ask, Target};
+use crate::text::ServerName;
+use crate::time::Timestamp;
+
+/// When the copies of one packet are sent.
+const COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
+/// The same for the knock that follows a try: the way is known to be open.
+const QUICK_COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(90)];
+/// How long to wait for an effect before another knock with a new counter.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A server, and this client's way to knock at it.
+#[derive(Debug)]
+pub struct Knocker<'a> {
+    dirs: &'a Dirs,
+    server: &'a ServerName,
+    identity: ClientIdentity,
+    /// Where knocks go: at most one address of each family.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether packets are good only from the address that this machine sends them from.
+    pub pinned: bool,
+    /// What was odd about the counter, once it was used.
+    pub oddity: Option<Oddity>,
+    /// The wall clock.
+    clock: fn() -> Timestamp,
+}
+
+/// The packets of one knock, one for each address.
+struct Salvo(Vec<(UdpSocket, Vec<u8>)>);
+
+/// A port that opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Where.
+    pub address: SocketAddr,
+    /// How long after the first packet.
+    pub after: Duration,
+}
+
+/// A port that did not open in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillClosed {
+    /// Whether the last answer was a refusal rather than silence.
+    pub refused: bool,
+}
+
+impl<'a> Knocker<'a> {
+    /// Looks the server's name up and makes ready.
+    ///
+    /// # Errors
+    /// [`KnockError::Resolve`] when the name has no address.
+    pub fn new(
+        dirs: &'a Dirs,
+        server: &'a ServerName,
+        enrolment: &Enrolment,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self, KnockError> {
+        let access = &enrolment.access;
+        let identity = ClientIdentity {
+            keys: enrolment.key_pair(),
+            psk: access.psk.clone().unwrap_or_else(|| Secret::new([0; 32])),
+            server: access.server_key,
+            gate: access.gate_key.clone(),
+        };
+        let addresses = resolve(access.host.as_str(), access.port)?;
+        Ok(Self { dirs, server, identity, addresses, pinned: false, oddity: None, clock })
+    }
+
+    /// Knocks, without looking for an effect.
+    ///
+    /// # Errors
+    /// When no packet could be sent at all, or the counter could not be stored.
+    pub fn knock(&mut self, ask: &Ask) -> Result<(), KnockError> {
+        let salvo = self.salvo(ask, &self.addresses.clone())?;
+        salvo.send_all(&COPIES)
+    }
+
+    /// Knocks and tries `port` until it opens; knocks anew when there is no effect for a while. The try takes up
+    /// a grant for a single connection, so a last knock gives the user one of their own.
+    ///
+    /// # Errors
+    /// When no packet could be sent at all, or the counter could not be stored. That the port stays closed is the
+    /// inner result.
+    pub fn knock_and_wait(
+        &mut self,
+        ask: &Ask,
+        port: u16,
+        timeout: Duration,
+    ) -> Result<Result<Opened, StillClosed>, KnockError> {
+        let started = Instant::now();
+        let targets: Vec<SocketAddr> =
+            self.addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+        let mut refused = false;
+        while started.elapsed() < timeout {
+            let salvo = self.salvo(ask, &self.addresses.clone())?;
+            let patience = PATIENCE.min(timeout.saturating_sub(started.elapsed()));
+            let mut tries = Tries::new(&targets);
+            if let Some(address) = self.watch(&salvo, &mut tries, patience)? {
+                let after = started.elapsed();
+                let knocked: Vec<SocketAddr> =
+                    self.addresses.iter().filter(|known| known.ip() == address.ip()).copied().collect();
+                drop(tries);
+                self.salvo(ask, &knocked)?.send_all(&QUICK_COPIES)?;
+                return Ok(Ok(Opened { address, after }));
+            }
+            refused = tries.was_refused();
+        }
+        Ok(Err(StillClosed { refused }))
+    }
+
+    /// Sends the copies when they are due, and looks at the tries in between.
+    fn watch(
+        &self,
+        salvo: &Salvo,
+        tries: &mut Tries,
+        patience: Duration,
+    ) -> Result<Option<SocketAddr>, KnockError> {
+        let started = Instant::now();
+        let mut due = COPIES.iter().peekable();
+        while started.elapsed() < patience {
+            if due.next_if(|at| started.elapsed() >= **at).is_some() {
+                salvo.send()?;
+            }
+            let next = due.peek().map_or(patience, |at| **at).min(patience);
+            if let Some(address) = tries.turn(started, next).map_err(KnockError::Try)? {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One packet for each address, each with a counter of its own: two packets with one counter would be one.
+    fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Salvo, KnockError> {
+        let mut packets = Vec::new();
+        let mut unreachable = None;
+        for address in addresses {
+            let socket = match connect(*address) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    unreachable = Some(KnockError::Send { address: *address, error });
+                    continue;
+                }
+            };
+            let mut ask = ask.clone();
+            if self.pinned && ask.target == Target::Source {
+                let local =
+                    socket.local_addr().map_err(|error| KnockError::Send { address: *address, error })?;
+                ask.target = Target::SourceOnly(local.ip());
+            }
+            let counter =
+                counter::take(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
+            self.oddity = self.oddity.take().or(counter.warning);
+            let packet = seal(&ask, counter.value, &self.identity, random()?, DEFAULT_PAYLOAD)
+                .map_err(KnockError::Seal)?;
+            packets.push((socket, packet));
+        }
+        match unreachable {
+            Some(error) if packets.is_empty() => Err(error),
+            _ => Ok(Salvo(packets)),
+        }
+    }
+}
+
+impl Salvo {
+    /// One copy of each packet. An ICMP "port unreachable" is what a closed port answers, and no failure.
+    fn send(&self) -> Result<(), KnockError> {
+        let mut failed = None;
+        let mut sent = false;
+        for (socket, packet) in &self.0 {
+            match socket.send(packet) {
+                Ok(_) => sent = true,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    sent |= socket.send(packet).is_ok();
+                }
+                Err(error) => {
+                    let address = socket.peer_addr().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
+                    failed = Some(KnockError::Send { address, error });
+                }
+            }
+        }
+        match failed {
+            Some(error) if !sent => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn send_all(&self, copies: &[Duration]) -> Result<(), KnockError> {
+        let started = Instant::now();
+        for at in copies {
+            std::thread::sleep(at.saturating_sub(started.elapsed()));
+            self.send()?;
+        }
+        Ok(())
+    }
+}
+
+/// A socket towards the address: only for its routing and its own address, nothing is received.
+fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
+/// The first address of each family.
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, KnockError> {
+    let failed = |error| KnockError::Resolve { host: host.to_owned(), error };
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
+    let v4 = found.iter().find(|address| address.is_ipv4());
+    let v6 = found.iter().find(|address| address.is_ipv6());
+    let both: Vec<SocketAddr> = v4.into_iter().chain(v6).copied().collect();
+    if both.is_empty() { Err(failed(io::ErrorKind::NotFound.into())) } else { Ok(both) }
+}
+
+fn random() -> Result<Secret<32>, KnockError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|_| KnockError::Random)?;
+    Ok(Secret::new(bytes))
+}
+
+/// Why nothing was sent.
+#[derive(Debug)]
+pub enum KnockError {
+    /// The server's name has no address.
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// No packet left this machine.
+    Send {
+        /// Where it was to go.
+        address: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The counter could not be stored, so the knock might be taken for a replay.
+    Counter(FileError),
+    /// The knock asks for something that has no form.
+    Seal(SealError),
+    /// The port could not be tried.
+    Try(io::Error),
+    /// The kernel gave no random numbers.
+    Random,
+}
+
+impl fmt::Display for KnockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve { host, error } => write!(
+                f,
+                "{host} has no address ({error}); check the name, or import the bundle again with --host ADDRESS"
+            ),
+            Self::Send { address, error } => write!(f, "no knock could be sent to {address}: {error}"),
+            Self::Counter(error) => write!(f, "{error}"),
+            Self::Seal(error) => write!(f, "{error}"),
+            Self::Try(error) => write!(f, "the port cannot be tried: {error}"),
+            Self::Random => f.write_str("the kernel gives no random numbers"),
+        }
+    }
+}
+
+impl std::error::Error for KnockError {}

@@ -1,0 +1,6 @@
+//! The knocking side: what a client keeps of its servers, and how it knocks. Needs no root, and no library but libc.
+
+pub mod counter;
+pub mod knock;
+pub mod store;
+mod try_port;

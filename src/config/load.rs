@@ -1,0 +1,297 @@
+//! The configuration directory → [`Configuration`]: finds the files, reads them, and makes the checks that need
+//! more than one of them. The edge.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::document::Syntax;
+use super::error::{ConfigError, ConfigWarning, Report};
+use super::fields::Seen;
+use super::keys;
+use super::limits;
+use super::settings::{Mode, Settings};
+use crate::crypto::{GateKey, KeyPair};
+use crate::files::{self, FileFault, Rules};
+use crate::grant::Uses;
+use crate::profile::{self, Profile, ReadProfile, Server};
+use crate::text::ProfileName;
+
+/// The daemon's settings, in the configuration directory.
+pub const SETTINGS_FILE: &str = "knockd-rs.toml";
+/// The directory with one file for each client, in the configuration directory.
+pub const PROFILES_DIR: &str = "profiles.d";
+
+/// A whole configuration: every value checked by itself and with the others.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The daemon's settings.
+    pub settings: Settings,
+    /// The clients, by name; no two have the same name or key.
+    pub profiles: Vec<Profile>,
+    /// The server's key pair.
+    pub server: KeyPair,
+    /// The secret of the first check.
+    pub gate: GateKey,
+    /// What works and may not be what was meant.
+    pub warnings: Vec<ConfigWarning>,
+}
+
+/// Loads `/etc/knockd-rs` or another directory like it. Keys come from `$CREDENTIALS_DIRECTORY` (`systemd.exec(5)`)
+/// where that has them. No settings file means all defaults.
+///
+/// # Errors
+/// Everything that is wrong, in the order of files and lines.
+pub fn load(dir: &Path) -> Result<Configuration, Vec<ConfigError>> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    load_from(dir, credentials.as_deref())
+}
+
+/// As [`load`], with the directory of credentials as an argument.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(dir: &Path, credentials: Option<&Path>) -> Result<Configuration, Vec<ConfigError>> {
+    let mut loader = Loader { dir, owners: files::system_owners(), errors: Vec::new(), warnings: Vec::new() };
+    loader.check_dir(dir, ".");
+    let settings = loader.settings();
+    let (server, report) = keys::server(dir, credentials, &loader.owners);
+    loader.take(report);
+    let (gate, report) = keys::gate(dir, credentials, &loader.owners);
+    loader.take(report);
+    let profiles = loader.profiles(settings.as_ref());
+    loader.check_together(settings.as_ref(), server.as_ref(), &profiles);
+    let Loader { mut errors, mut warnings, .. } = loader;
+    errors.sort();
+    warnings.sort();
+    match (settings, server, gate) {
+        (Some(settings), Some(server), Some(gate)) if errors.is_empty() => {
+            let profiles = profiles.into_iter().map(|(_, read)| read.profile).collect();
+            Ok(Configuration { settings, profiles, server, gate, warnings })
+        }
+        _ => Err(errors),
+    }
+}
+
+struct Loader<'a> {
+    dir: &'a Path,
+    owners: Vec<u32>,
+    errors: Vec<ConfigError>,
+    warnings: Vec<ConfigWarning>,
+}
+
+impl Loader<'_> {
+    fn take(&mut self, report: Report) {
+        let (errors, warnings) = report.into_parts();
+        self.errors.extend(errors);
+        self.warnings.extend(warnings);
+    }
+
+    fn check_dir(&mut self, path: &Path, name: &str) {
+        if let Err(error) = files::check_dir(path, &self.owners) {
+            if !error.is_missing() {
+                let report = Report::new(name);
+                report.error(None, "", error.what());
+                self.take(report);
+            }
+        }
+    }
+
+    /// `None` when the file cannot be understood at all.
+    fn settings(&mut self) -> Option<Settings> {
+        let rules = Rules { forbidden: 0o022, mode: 0o644, owners: self.owners.clone(), limit: limits::FILE };
+        let path = self.dir.join(SETTINGS_FILE);
+        // A link that leads nowhere is a mistake, and not "no settings".
+        if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Some(Settings::default());
+        }
+        let report = Report::new(SETTINGS_FILE);
+        let text = self.text(SETTINGS_FILE, &rules, &report);
+        let settings = text.and_then(|text| Settings::read(&text, &report));
+        self.take(report);
+        settings
+    }
+
+    fn text(&self, file: &str, rules: &Rules, report: &Report) -> Option<zeroize::Zeroizing<String>> {
+        let read = files::read_text(&self.dir.join(file), rules);
+        let complain = |error: files::FileError| {
+            let line = if let FileFault::NotText { line } = error.fault { Some(line) } else { None };
+            report.error(line, "", error.what());
+        };
+        read.map_err(complain).ok()
+    }
+
+    fn profiles(&mut self, settings: Option<&Settings>) -> Vec<(String, ReadProfile)> {
+        self.check_dir(&self.dir.join(PROFILES_DIR), PROFILES_DIR);
+        let server = Server {
+            services: settings.map(|settings| &settings.services),
+            freshness: settings.map(|settings| settings.freshness).unwrap_or_default(),
+        };
+        let rules = Rules { forbidden: 0o027, mode: 0o640, owners: self.owners.clone(), limit: limits::FILE };
+        let mut profiles = Vec::new();
+        for (name, file, syntax) in self.profile_files() {
+            let report = Report::new(&file);
+            let text = self.text(&file, &rules, &report);
+            let read = text.and_then(|text| profile::read(name, &text, syntax, server, &report));
+            profiles.extend(read.map(|read| (file, read)));
+            self.take(report);
+        }
+        profiles
+    }
+
+    /// The files that hold profiles, by name; complains about the others.
+    fn profile_files(&mut self) -> Vec<(ProfileName, String, Syntax)> {
+        let report = Report::new(PROFILES_DIR);
+        let names = match names_in(&self.dir.join(PROFILES_DIR)) {
+            Ok(names) => names,
+            Err(what) => {
+                report.error(None, "", what);
+                self.take(report);
+                return Vec::new();
+            }
+        };
+        self.take(report);
+        let (mut files, mut seen) = (Vec::new(), Seen::new());
+        for name in names {
+            let file = format!("{PROFILES_DIR}/{name}");
+            let report = Report::new(&file);
+            match classify(&name) {
+                Entry::Leftover => {}
+                Entry::Foreign => {
+                    report.warn(None, "", "is not read; profiles are named NAME.toml or NAME.json")
+                }
+                Entry::Profile(stem, syntax) => match stem.parse::<ProfileName>() {
+                    Ok(stem) => match seen.again(stem.clone(), file.clone()) {
+                        Some(other) => {
+                            report.error(
+                                None,
+                                "",
+                                format!("is the profile `{stem}` again, after {other}; remove one"),
+                            );
+                        }
+                        None => files.push((stem, file.clone(), syntax)),
+                    },
+                    Err(error) => report.error(None, "", error.to_string()),
+                },
+            }
+            self.take(report);
+        }
+        files
+    }
+
+    /// What only all files together show.
+    fn check_together(
+        &mut self,
+        settings: Option<&Settings>,
+        server: Option<&KeyPair>,
+        profiles: &[(String, ReadProfile)],
+    ) {
+        if profiles.is_empty() && self.errors.is_empty() {
+            let report = Report::new(PROFILES_DIR);
+            report.warn(
+                None,
+                "",
+                "there is no profile, so nobody can knock; see: knockd-rs profile add --help",
+            );
+            self.take(report);
+        }
+        let mut keys = HashMap::new();
+        for (file, ReadProfile { profile, key_line, connections_line }) in profiles {
+            let report = Report::new(file);
+            if server.is_some_and(|server| server.public() == profile.public_key) {
+                report.error(*key_line, "public_key", "is this server's own key; use the client's");
+            }
+            if let Some(other) = keys.insert(profile.public_key, &profile.name) {
+                let what = format!("is the key of the profile `{other}` too; each client needs its own");
+                report.error(*key_line, "public_key", what);
+            }
+            if let Some(what) = settings.and_then(|settings| missing_set(settings, profile.connections)) {
+                report.error(*connections_line, "connections", what);
+            }
+            self.take(report);
+        }
+    }
+}
+
+fn missing_set(settings: &Settings, connections: Uses) -> Option<&'static str> {
+    let Mode::Sets(sets) = &settings.firewall.mode else { return None };
+    match connections {
+        Uses::Once if !sets.has_once() => Some(
+            "\"single\" (the default) needs a set for single connections; name once_v4 or once_v6 in \
+             [firewall.sets], or use \"many\"",
+        ),
+        Uses::Many if !sets.has_timed() => Some(
+            "\"many\" needs a set for any number of connections; name timed_v4 or timed_v6 in [firewall.sets], or \
+             use \"single\"",
+        ),
+        _ => None,
+    }
+}
+
+/// The names in the directory, sorted; none when it is not there.
+fn names_in(dir: &Path) -> Result<Vec<String>, String> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(files::FileError { path: dir.to_owned(), fault: error.into() }.what()),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is no UTF-8 has no ending that is read, whatever stands for its bytes.
+        let entry = entry.map_err(|error| error.to_string())?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+        if names.len() > limits::PROFILES {
+            return Err(format!("more than {} files; use fewer profiles", limits::PROFILES));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What a file in `profiles.d` is by its name.
+enum Entry<'a> {
+    Profile(&'a str, Syntax),
+    /// What editors, package managers and this program leave behind, and what people keep beside: passed over.
+    Leftover,
+    /// Anything else: a warning, since it may be a profile with a slip in its name.
+    Foreign,
+}
+
+fn classify(name: &str) -> Entry<'_> {
+    let leftover = name.starts_with(['.', '#'])
+        || name.ends_with('~')
+        || name.starts_with("README")
+        || LEFTOVERS.iter().any(|ending| name.ends_with(ending))
+        || Path::new(name).extension().and_then(OsStr::to_str).is_some_and(|ext| ext.starts_with("dpkg-"));
+    if leftover {
+        return Entry::Leftover;
+    }
+    match name.rsplit_once('.') {
+        Some((stem, "toml")) => Entry::Profile(stem, Syntax::Toml),
+        Some((stem, "json")) => Entry::Profile(stem, Syntax::Json),
+        _ => Entry::Foreign,
+    }
+}
+
+const LEFTOVERS: [&str; 9] =
+    [".bak", ".disabled", ".example", ".orig", ".rej", ".rpmnew", ".rpmsave", ".swp", ".ucf-old"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_of_editors_and_package_managers_are_passed_over() {
+        for name in
+            ["a.toml~", ".a.toml.swp", "a.swp", "a.toml.dpkg-old", "a.toml.dpkg-dist", "#a.toml#", "README"]
+        {
+            assert!(matches!(classify(name), Entry::Leftover), "{name}");
+        }
+        for name in ["a.tml", "a", "a.TOML", "a.conf"] {
+            assert!(matches!(classify(name), Entry::Foreign), "{name}");
+        }
+        assert!(matches!(classify("a.b.toml"), Entry::Profile("a.b", Syntax::Toml)));
+        assert!(matches!(classify("a.json"), Entry::Profile("a", Syntax::Json)));
+    }
+}

@@ -1,0 +1,31 @@
+//! `/etc/knockd-rs`: the daemon's settings, its keys and its profiles, from text to values that need no more
+//! checking.
+//!
+//! `document` and `fields` turn text into values and complaints, `settings` (and [`crate::profile`]) say which
+//! keys there are: pure. `load` and `keys` read and write the files: the edge. Everything wrong is reported at
+//! once, each with its file, line and key, because people mend a file in one go.
+#![forbid(unsafe_code)]
+
+mod document;
+mod error;
+mod fields;
+mod keys;
+pub(crate) mod limits;
+mod load;
+mod ports;
+mod settings;
+
+pub use error::{ConfigError, ConfigWarning, Place};
+pub use keys::{GATE_KEY, MadeKeys, SERVER_KEY, make_keys_if_missing, server_identity};
+pub use limits::Bounds;
+pub use load::{Configuration, PROFILES_DIR, SETTINGS_FILE, load, load_from};
+pub use ports::merged;
+pub use settings::{
+    Capture, Clock, Control, Device, Firewall, Freshness, GroupName, Guard, Interface, Limits, Log,
+    LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
+};
+
+pub(crate) use document::{Syntax, parse};
+pub(crate) use error::Report;
+pub(crate) use fields::{Table, key_hint};
+pub(crate) use settings::{freshness, value};

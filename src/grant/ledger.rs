@@ -1,0 +1,285 @@
+//! What is open, for whom, until when: the monitor's book beside the kernel's sets.
+//!
+//! The kernel is the truth (it expires and consumes grants by itself); the ledger counts grants against the
+//! limits, knows which elements a revocation concerns, and restores them when somebody wipes the table. After
+//! a restart it is filled from the kernel's elements, which carry the profile's name.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Opening, Uses};
+use crate::text::PortRange;
+
+/// One element in the kernel, as the ledger knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose grant it is.
+    pub profile: String,
+    /// The address let in.
+    pub address: IpAddr,
+    /// To which ports.
+    pub ports: PortRange,
+    /// For how many connections.
+    pub uses: Uses,
+    /// Until when, on the clock that counts from boot (`CLOCK_BOOTTIME`).
+    pub deadline: Duration,
+}
+
+impl Entry {
+    /// The time that is left at `uptime`; zero when there is none.
+    #[must_use]
+    pub fn remaining(&self, uptime: Duration) -> Duration {
+        self.deadline.saturating_sub(uptime)
+    }
+
+    fn concerns(&self, address: IpAddr, ports: &[PortRange]) -> bool {
+        self.address == address && ports.iter().any(|range| range.intersection(&self.ports).is_some())
+    }
+
+    fn is_covered_by(&self, other: &Self) -> bool {
+        self.address == other.address
+            && other.ports.contains(&self.ports)
+            && other.deadline >= self.deadline
+            && (other.uses == Uses::Many || (self.uses == Uses::Once && self.ports == other.ports))
+    }
+}
+
+/// All live entries. Bounded by the number of grants that the configuration allows.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// The live entries, oldest first.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Forgets what has ended.
+    pub fn expire(&mut self, uptime: Duration) {
+        self.entries.retain(|entry| entry.deadline > uptime);
+    }
+
+    /// Takes over what the kernel holds, in place of everything known before.
+    pub fn replace(&mut self, entries: Vec<Entry>) {
+        self.entries = entries;
+    }
+
+    /// The entries that `opening` adds, after a check of the limits. An address that is let in already counts
+    /// once, however often it knocks; ports that are open longer already are left alone, so that a short knock
+    /// never shortens a long grant.
+    ///
+    /// # Errors
+    /// [`Full`] when the profile or the whole machine has as many grants as the configuration allows.
+    pub fn plan(&self, opening: &Opening, total: usize, uptime: Duration) -> Result<Vec<Entry>, Full> {
+        let live = || self.entries.iter().filter(|entry| entry.deadline > uptime);
+        let mine: BTreeSet<IpAddr> =
+            live().filter(|entry| entry.profile == opening.profile).map(|entry| entry.address).collect();
+        if !mine.contains(&opening.address) && mine.len() >= usize::from(opening.max_grants) {
+            return Err(Full::Profile { limit: opening.max_grants });
+        }
+        let deadline = uptime.saturating_add(opening.lifetime.duration());
+        let wanted = opening.ports.iter().map(|ports| Entry {
+            profile: opening.profile.clone(),
+            address: opening.address,
+            ports: *ports,
+            uses: opening.uses,
+            deadline,
+        });
+        let added: Vec<Entry> =
+            wanted.filter(|entry| !live().any(|have| makes_needless(have, entry))).collect();
+        if live().count() + added.len() > total {
+            return Err(Full::Total { limit: total });
+        }
+        Ok(added)
+    }
+
+    /// Notes entries that are in the kernel now.
+    pub fn commit(&mut self, added: Vec<Entry>) {
+        for new in added {
+            self.entries.retain(|entry| !(entry.profile == new.profile && entry.is_covered_by(&new)));
+            self.entries.push(new);
+        }
+    }
+
+    /// The entries of `profile` for `address` on any of these ports: what a client's own "close" ends.
+    #[must_use]
+    pub fn of_client(&self, profile: &str, address: IpAddr, ports: &[PortRange]) -> Vec<Entry> {
+        self.select(|entry| entry.profile == profile && entry.concerns(address, ports))
+    }
+
+    /// The entries for which `chosen` holds: what an admin's "revoke" ends.
+    #[must_use]
+    pub fn select(&self, chosen: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        self.entries.iter().filter(|entry| chosen(entry)).cloned().collect()
+    }
+
+    /// The entries that stay open when `ended` are taken out of the kernel but share an address and a port with
+    /// one of them: two profiles behind one address. The kernel has one element for both, so these are to be
+    /// opened again.
+    #[must_use]
+    pub fn shared_with(&self, ended: &[Entry], uptime: Duration) -> Vec<Entry> {
+        self.select(|entry| {
+            entry.deadline > uptime
+                && !ended.contains(entry)
+                && ended.iter().any(|gone| gone.concerns(entry.address, &[entry.ports]))
+        })
+    }
+
+    /// Forgets entries that were taken out of the kernel.
+    pub fn forget(&mut self, ended: &[Entry]) {
+        self.entries.retain(|entry| !ended.contains(entry));
+    }
+}
+
+/// A live grant for many connections makes a shorter one needless. One for a single connection does not: it may
+/// have been used already, and only the kernel knows.
+fn makes_needless(have: &Entry, entry: &Entry) -> bool {
+    have.uses == Uses::Many && entry.is_covered_by(have)
+}
+
+/// The limits on live grants are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The profile's `max_grants`.
+    Profile {
+        /// The limit.
+        limit: u16,
+    },
+    /// The daemon's `limits.grants`.
+    Total {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl Full {
+    /// A short, fixed name for counters and JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Profile { .. } => "profile-full",
+            Self::Total { .. } => "all-full",
+        }
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Profile { limit } => write!(
+                f,
+                "the profile has {limit} addresses let in, as many as its max_grants allows; wait until one ends, \
+                 revoke one, or raise max_grants"
+            ),
+            Self::Total { limit } => write!(
+                f,
+                "{limit} grants are live, as many as limits.grants allows; wait until one ends, revoke some, or \
+                 raise limits.grants"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Full {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grant::Action;
+    use crate::text::Span;
+
+    const HOME: &str = "198.51.100.7";
+    const WORK: &str = "203.0.113.9";
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn opening(profile: &str, address: &str, ports: &str, uses: Uses, seconds: u32) -> Opening {
+        Opening {
+            profile: profile.into(),
+            max_grants: 1,
+            action: Action::Open,
+            address: address.parse().unwrap(),
+            ports: vec![ports.parse().unwrap()],
+            uses,
+            lifetime: Span::from_secs(seconds),
+        }
+    }
+
+    fn ledger(openings: &[Opening]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for opening in openings {
+            let added = ledger.plan(opening, 100, at(0)).unwrap();
+            ledger.commit(added);
+        }
+        ledger
+    }
+
+    #[test]
+    fn a_second_address_waits_until_the_first_grant_has_ended() {
+        let mut ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
+        let second = opening("laptop", WORK, "tcp/22", Uses::Once, 15);
+        assert_eq!(ledger.plan(&second, 100, at(14)), Err(Full::Profile { limit: 1 }));
+        assert_eq!(ledger.plan(&second, 100, at(15)).unwrap().len(), 1);
+        ledger.expire(at(15));
+        assert_eq!(ledger.entries(), []);
+    }
+
+    #[test]
+    fn the_same_address_may_knock_again_at_its_limit() {
+        let ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
+        let again = ledger.plan(&opening("laptop", HOME, "tcp/22", Uses::Once, 15), 100, at(5)).unwrap();
+        assert_eq!(again[0].deadline, at(20));
+    }
+
+    #[test]
+    fn no_more_grants_than_the_machine_is_allowed() {
+        let ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
+        let other = opening("phone", WORK, "tcp/22", Uses::Once, 15);
+        assert_eq!(ledger.plan(&other, 1, at(5)), Err(Full::Total { limit: 1 }));
+    }
+
+    #[test]
+    fn a_short_knock_never_shortens_a_long_grant() {
+        let ledger = ledger(&[opening("laptop", HOME, "tcp/22-30", Uses::Many, 3600)]);
+        let short = opening("laptop", HOME, "tcp/22", Uses::Once, 15);
+        assert_eq!(ledger.plan(&short, 100, at(5)).unwrap(), []);
+    }
+
+    #[test]
+    fn a_renewed_grant_stands_once_in_the_ledger() {
+        let twice = [
+            opening("laptop", HOME, "tcp/22", Uses::Once, 15),
+            opening("laptop", HOME, "tcp/22", Uses::Once, 30),
+        ];
+        assert_eq!(ledger(&twice).entries().len(), 1);
+    }
+
+    #[test]
+    fn a_client_closes_its_own_grants_only() {
+        let ledger = ledger(&[
+            opening("laptop", HOME, "tcp/22", Uses::Many, 15),
+            opening("phone", HOME, "tcp/22", Uses::Many, 60),
+        ]);
+        let home = HOME.parse().unwrap();
+        let ended = ledger.of_client("laptop", home, &["tcp/1-100".parse().unwrap()]);
+        assert_eq!(ended.iter().map(|entry| entry.profile.as_str()).collect::<Vec<_>>(), ["laptop"]);
+        let shared = ledger.shared_with(&ended, at(1));
+        assert_eq!(shared.iter().map(|entry| entry.profile.as_str()).collect::<Vec<_>>(), ["phone"]);
+        assert_eq!(ledger.of_client("laptop", home, &["udp/22".parse().unwrap()]), []);
+    }
+
+    #[test]
+    fn what_was_revoked_is_forgotten() {
+        let mut ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Many, 15)]);
+        let ended = ledger.select(|entry| entry.profile == "laptop");
+        ledger.forget(&ended);
+        assert_eq!(ledger.entries(), []);
+    }
+}

@@ -1,0 +1,165 @@
+//! [`Request`] → [`Opening`]: the monitor's own bounds, computed from the configuration, never from the worker.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{Action, Grant, Request, Uses};
+use crate::policy::{Rules, disjoint};
+use crate::text::{PortRange, Span};
+
+/// What one profile can ever be given: the outer bounds of its [`Rules`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileLimits {
+    /// The profile's name.
+    pub name: String,
+    /// Its rules.
+    pub rules: Rules,
+}
+
+/// What all profiles of one configuration can ever be given, by index. Each worker is admitted by the limits of
+/// the configuration that it was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    profiles: Vec<ProfileLimits>,
+}
+
+/// An admitted grant. Only [`Limits::admit`] makes one out of what a worker sent; an admin's own `grant` command
+/// is the other way ([`Opening::by_hand`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The profile's name, for the kernel's element and the log.
+    pub profile: String,
+    /// How many grants of this profile may be live.
+    pub max_grants: u16,
+    /// Open or close.
+    pub action: Action,
+    /// The address let in.
+    pub address: IpAddr,
+    /// Disjoint port ranges.
+    pub ports: Vec<PortRange>,
+    /// For how many connections.
+    pub uses: Uses,
+    /// For how long.
+    pub lifetime: Span,
+}
+
+impl Opening {
+    /// An opening that the admin asked for at the control socket: bound by nothing but the profile's number of
+    /// grants.
+    #[must_use]
+    pub fn by_hand(
+        profile: &ProfileLimits,
+        address: IpAddr,
+        ports: Vec<PortRange>,
+        uses: Uses,
+        lifetime: Span,
+    ) -> Self {
+        Self {
+            profile: profile.name.clone(),
+            max_grants: profile.rules.max_grants,
+            action: Action::Open,
+            address,
+            ports,
+            uses,
+            lifetime,
+        }
+    }
+}
+
+impl Limits {
+    /// Bounds for these profiles; a [`super::ProfileIndex`] is a place in this list.
+    #[must_use]
+    pub fn new(profiles: Vec<ProfileLimits>) -> Self {
+        Self { profiles }
+    }
+
+    /// The profile at this index.
+    #[must_use]
+    pub fn profile(&self, index: super::ProfileIndex) -> Option<&ProfileLimits> {
+        self.profiles.get(usize::try_from(index.0).ok()?)
+    }
+
+    /// The profile of this name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&ProfileLimits> {
+        self.profiles.iter().find(|profile| profile.name == name)
+    }
+
+    /// All profiles, in index order.
+    #[must_use]
+    pub fn profiles(&self) -> &[ProfileLimits] {
+        &self.profiles
+    }
+
+    /// Checks a request against what its profile can ever be given. A worker that follows its policy never
+    /// fails here, so a failure means that the worker is broken or captured.
+    ///
+    /// # Errors
+    /// The [`Breach`]; the caller ends the worker.
+    pub fn admit(&self, request: &Request) -> Result<Opening, Breach> {
+        let Grant { profile, action, source, address, ports, uses, lifetime } = &request.grant;
+        let ProfileLimits { name, rules } =
+            self.profile(*profile).ok_or(Breach::Profile { index: profile.0 })?;
+        let breach = |what| Err(Breach::Rules { profile: name.clone(), what });
+        if *ports != disjoint(ports.iter().copied()) {
+            return breach("its port ranges overlap or are out of order");
+        }
+        if ports.iter().any(|range| !rules.open.iter().any(|open| open.contains(range))) {
+            return breach("a port is outside the profile");
+        }
+        if *uses == Uses::Many && rules.connections == Uses::Once {
+            return breach("it asks for many connections where the profile allows one");
+        }
+        if *lifetime > rules.max_duration || *lifetime == Span::from_secs(0) {
+            return breach("it lasts longer than the profile allows, or not at all");
+        }
+        if address != source && !rules.other_addresses.iter().any(|network| network.contains(*address)) {
+            return breach("it is for an address that the profile does not allow");
+        }
+        if address.is_unspecified() || address.is_multicast() || *address == IpAddr::from([255; 4]) {
+            return breach("it is for an address that no host has");
+        }
+        Ok(Opening {
+            profile: name.clone(),
+            max_grants: rules.max_grants,
+            action: *action,
+            address: *address,
+            ports: ports.clone(),
+            uses: *uses,
+            lifetime: *lifetime,
+        })
+    }
+}
+
+/// A request outside the limits. Told in the log as what it is: an attack, or a bug as bad as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// There is no profile at this index.
+    Profile {
+        /// The index asked for.
+        index: u32,
+    },
+    /// The profile can never be given this.
+    Rules {
+        /// The profile's name.
+        profile: String,
+        /// What is outside.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Profile { index } => {
+                write!(f, "a request for profile number {index}, which does not exist")
+            }
+            Self::Rules { profile, what } => write!(f, "a request for profile {profile}: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Breach {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::grant::ProfileIndex;
+use crate::text::Protocol;
+use crate::time::Timestamp;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn limits() -> Limits {
+    let rules = Rules {
+        open: vec!["tcp/22".parse().unwrap(), "udp/8000-8100".parse().unwrap()],
+        services: [].into(),
+        duration: Span::from_secs(15),
+        max_duration: Span::from_secs(60),
+        connections: Uses::Once,
+        other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+        max_grants: 4,
+    };
+    Limits::new(vec![ProfileLimits { name: "laptop".into(), rules }])
+}
+
+fn grant() -> Grant {
+    Grant {
+        profile: ProfileIndex(0),
+        action: Action::Open,
+        source: ip("198.51.100.7"),
+        address: ip("198.51.100.7"),
+        ports: vec!["tcp/22".parse().unwrap()],
+        uses: Uses::Once,
+        lifetime: Span::from_secs(15),
+    }
+}
+
+fn admit(grant: Grant) -> Result<Opening, Breach> {
+    limits().admit(&Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant })
+}
+
+fn breached(grant: Grant) -> &'static str {
+    match admit(grant) {
+        Err(Breach::Rules { what, .. }) => what,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_profile_allows_is_admitted() {
+    let opening = admit(grant()).unwrap();
+    assert_eq!((opening.profile.as_str(), opening.address), ("laptop", ip("198.51.100.7")));
+    assert!(admit(Grant { address: ip("10.1.2.3"), ..grant() }).is_ok());
+}
+
+#[test]
+fn a_request_outside_the_configuration_is_a_breach() {
+    let ports = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<PortRange>>();
+    assert_eq!(admit(Grant { profile: ProfileIndex(1), ..grant() }), Err(Breach::Profile { index: 1 }));
+    assert_eq!(breached(Grant { ports: ports(&["tcp/23"]), ..grant() }), "a port is outside the profile");
+    assert_eq!(
+        breached(Grant { ports: ports(&["udp/7999-8000"]), ..grant() }),
+        "a port is outside the profile"
+    );
+    assert_eq!(
+        breached(Grant { ports: ports(&["tcp/22", "tcp/22"]), ..grant() }),
+        "its port ranges overlap or are out of order"
+    );
+    assert_eq!(
+        breached(Grant { uses: Uses::Many, ..grant() }),
+        "it asks for many connections where the profile allows one"
+    );
+    for seconds in [0, 61, u32::MAX] {
+        assert_eq!(
+            breached(Grant { lifetime: Span::from_secs(seconds), ..grant() }),
+            "it lasts longer than the profile allows, or not at all"
+        );
+    }
+    assert_eq!(
+        breached(Grant { address: ip("192.0.2.1"), ..grant() }),
+        "it is for an address that the profile does not allow"
+    );
+    assert_eq!(
+        breached(Grant { address: ip("224.0.0.1"), source: ip("224.0.0.1"), ..grant() }),
+        "it is for an address that no host has"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_request_whatsoever_opens_a_port_outside_the_profile(
+        index in 0u32..3, udp in any::<bool>(), first in 1u16.., length in 0u16..200, many in any::<bool>(),
+        seconds in 0u32..100, address in any::<u32>(), same in any::<bool>(),
+    ) {
+        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+        let range = PortRange::new(protocol, first, first.saturating_add(length)).unwrap();
+        let address = IpAddr::from(address.to_be_bytes());
+        let request = Grant {
+            profile: ProfileIndex(index),
+            address,
+            source: if same { address } else { ip("198.51.100.7") },
+            ports: vec![range],
+            uses: if many { Uses::Many } else { Uses::Once },
+            lifetime: Span::from_secs(seconds),
+            ..grant()
+        };
+        if let Ok(opening) = admit(request) {
+            let rules = limits().profiles[0].rules.clone();
+            prop_assert!(rules.open.iter().any(|open| open.contains(&range)));
+            prop_assert!(opening.lifetime <= rules.max_duration && opening.uses == Uses::Once);
+            prop_assert!(same || address == ip("198.51.100.7") || rules.other_addresses[0].contains(address));
+        }
+    }
+}

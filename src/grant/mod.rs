@@ -1,0 +1,92 @@
+//! From a decision to an opening: [`Grant`] (decided by the worker) → [`Request`] (its fixed-size form on the
+//! socketpair) → [`Opening`] (admitted by the monitor's own [`Limits`]), and the [`Ledger`] of live openings.
+//!
+//! The worker decides, the monitor admits. The two never trust each other's arithmetic: the monitor computes
+//! the bounds again from its own copy of the configuration. Pure.
+#![forbid(unsafe_code)]
+
+mod ledger;
+mod limits;
+mod request;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+pub use ledger::{Entry, Full, Ledger};
+pub use limits::{Breach, Limits, Opening, ProfileLimits};
+pub use request::{Malformed, REQUEST_LEN, Request};
+pub(crate) use request::{ip_address, octets};
+
+use crate::text::{PortRange, Span};
+
+/// Which profile of the configuration that the worker was started with: an index, so that a request cannot
+/// name a profile that does not exist in any but one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProfileIndex(pub u32);
+
+/// How many connections a grant is good for. As text it is what profiles write: `single` or `many`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Uses {
+    /// One, to whichever of its ports comes first; the kernel takes the grant away with it. Further packets of
+    /// that connection pass as long as connection tracking knows it, or for 30 s while it is unanswered.
+    #[default]
+    #[serde(rename = "single")]
+    Once,
+    /// Any number until the deadline; connections made before it go on after it.
+    #[serde(rename = "many")]
+    Many,
+}
+
+impl Uses {
+    /// The same for a sentence.
+    #[must_use]
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Once => "one connection",
+            Self::Many => "any number of connections",
+        }
+    }
+}
+
+impl fmt::Display for Uses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Once => "single",
+            Self::Many => "many",
+        })
+    }
+}
+
+/// What a grant does to the firewall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Lets the address in until the deadline; an earlier deadline of a live grant moves to this one.
+    Open,
+    /// Ends this profile's grants on the ports now.
+    Close,
+}
+
+/// How many disjoint port ranges a grant can hold: what [`crate::policy::MAX_OPEN`] ranges of a profile and
+/// the [`crate::knock::MAX_ENTRIES`] ranges of a knock can cut each other into, at most.
+pub const MAX_RANGES: usize = crate::policy::MAX_OPEN + crate::knock::MAX_ENTRIES - 1;
+
+/// A decision: made by [`crate::policy::decide`] alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose.
+    pub profile: ProfileIndex,
+    /// Open or close.
+    pub action: Action,
+    /// The address that the knock came from.
+    pub source: IpAddr,
+    /// The address that is let in.
+    pub address: IpAddr,
+    /// To which ports: at least one range, disjoint, at most [`MAX_RANGES`].
+    pub ports: Vec<PortRange>,
+    /// For how many connections.
+    pub uses: Uses,
+    /// For how long.
+    pub lifetime: Span,
+}

@@ -1,0 +1,224 @@
+//! A [`Grant`] as fixed-size bytes on the socketpair from worker to monitor.
+//!
+//! ```text
+//! off  len  field (integers big-endian)
+//!   0    1  action: 1 open, 2 close
+//!   1    1  uses: 1 one connection, 2 many
+//!   2    1  number of port ranges, 1 ..= 20
+//!   3    1  1 when the knock came from outside this host, else 0
+//!   4    4  profile index
+//!   8    8  id: counts up, names the answer
+//!  16    8  counter of the knock, unix nanoseconds
+//!  24    4  lifetime in seconds
+//!  28   16  address let in (IPv6, or IPv4 mapped)
+//!  44   16  source of the knock
+//!  60  100  ranges: protocol u8, first u16, last u16; unused ones all zero
+//! ```
+//!
+//! Every byte has one meaning: an unknown value anywhere is [`Malformed`], and the monitor ends a worker that
+//! sends one.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{Action, Grant, MAX_RANGES, ProfileIndex, Uses};
+use crate::text::{PortRange, Protocol, Span};
+use crate::time::Timestamp;
+
+const RANGE_LEN: usize = 5;
+const HEAD_LEN: usize = 60;
+
+/// The length of a request in bytes.
+pub const REQUEST_LEN: usize = HEAD_LEN + MAX_RANGES * RANGE_LEN;
+
+/// What the worker asks the monitor for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Counts up within one worker; the answer carries it back.
+    pub id: u64,
+    /// The knock's counter, for the log.
+    pub counter: Timestamp,
+    /// Whether the knock came over a network rather than from this host itself: only then does it confirm a
+    /// guard that waits for confirmation.
+    pub from_outside: bool,
+    /// The grant itself.
+    pub grant: Grant,
+}
+
+impl Request {
+    /// The bytes on the socketpair.
+    ///
+    /// # Panics
+    /// Never: a [`Grant`] holds at most [`MAX_RANGES`] ranges, and ranges beyond are left out.
+    #[must_use]
+    pub fn encode(&self) -> [u8; REQUEST_LEN] {
+        let Grant { profile, action, source, address, ports, uses, lifetime } = &self.grant;
+        let mut bytes = Vec::with_capacity(REQUEST_LEN);
+        bytes.push(match action {
+            Action::Open => 1,
+            Action::Close => 2,
+        });
+        bytes.push(match uses {
+            Uses::Once => 1,
+            Uses::Many => 2,
+        });
+        bytes.push(u8::try_from(ports.len().min(MAX_RANGES)).unwrap_or(0));
+        bytes.push(u8::from(self.from_outside));
+        bytes.extend(profile.0.to_be_bytes());
+        bytes.extend(self.id.to_be_bytes());
+        bytes.extend(self.counter.as_nanos().to_be_bytes());
+        bytes.extend(lifetime.as_secs().to_be_bytes());
+        bytes.extend(octets(*address));
+        bytes.extend(octets(*source));
+        for range in ports.iter().take(MAX_RANGES) {
+            bytes.push(range.protocol().number());
+            bytes.extend(range.first().to_be_bytes());
+            bytes.extend(range.last().to_be_bytes());
+        }
+        let mut fixed = [0; REQUEST_LEN];
+        fixed.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        fixed
+    }
+
+    /// Takes the bytes apart, to the last one.
+    ///
+    /// # Errors
+    /// [`Malformed`] when any byte has a value that [`encode`](Self::encode) never writes.
+    pub fn decode(bytes: &[u8; REQUEST_LEN]) -> Result<Self, Malformed> {
+        let (&[action, uses, count, outside], rest) = bytes.split_first_chunk().ok_or(Malformed)?;
+        let (profile, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (id, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (counter, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (lifetime, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (address, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (source, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let grant = Grant {
+            profile: ProfileIndex(u32::from_be_bytes(*profile)),
+            action: match action {
+                1 => Action::Open,
+                2 => Action::Close,
+                _ => return Err(Malformed),
+            },
+            uses: match uses {
+                1 => Uses::Once,
+                2 => Uses::Many,
+                _ => return Err(Malformed),
+            },
+            lifetime: Span::from_secs(u32::from_be_bytes(*lifetime)),
+            address: ip_address(*address),
+            source: ip_address(*source),
+            ports: ranges(usize::from(count), rest)?,
+        };
+        let from_outside = match outside {
+            0 => false,
+            1 => true,
+            _ => return Err(Malformed),
+        };
+        let counter = Timestamp::from_nanos(u64::from_be_bytes(*counter));
+        Ok(Self { id: u64::from_be_bytes(*id), counter, from_outside, grant })
+    }
+}
+
+fn ranges(count: usize, bytes: &[u8]) -> Result<Vec<PortRange>, Malformed> {
+    if !(1..=MAX_RANGES).contains(&count) {
+        return Err(Malformed);
+    }
+    let (used, unused) = bytes.split_at_checked(count * RANGE_LEN).ok_or(Malformed)?;
+    if unused.iter().any(|byte| *byte != 0) {
+        return Err(Malformed);
+    }
+    used.chunks_exact(RANGE_LEN)
+        .map(|chunk| match *chunk {
+            [protocol, a, b, c, d] => {
+                let protocol = Protocol::from_number(protocol).ok_or(Malformed)?;
+                let (first, last) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+                PortRange::new(protocol, first, last).map_err(|_| Malformed)
+            }
+            _ => Err(Malformed),
+        })
+        .collect()
+}
+
+/// The address as 16 bytes: IPv6, or IPv4 mapped into it (RFC 4291 section 2.5.5.2).
+pub(crate) fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The address that [`octets`] wrote.
+pub(crate) fn ip_address(octets: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(octets).to_canonical()
+}
+
+/// The bytes are no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("bytes that are no request")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            id: 7,
+            counter: Timestamp::from_secs(1_800_000_000),
+            from_outside: true,
+            grant: Grant {
+                profile: ProfileIndex(2),
+                action: Action::Open,
+                source: "198.51.100.7".parse().unwrap(),
+                address: "2001:db8::7".parse().unwrap(),
+                ports: vec!["tcp/22".parse().unwrap(), "udp/8000-8100".parse().unwrap()],
+                uses: Uses::Once,
+                lifetime: Span::from_secs(15),
+            },
+        }
+    }
+
+    #[test]
+    fn a_request_arrives_as_it_was_sent() {
+        assert_eq!(Request::decode(&request().encode()), Ok(request()));
+    }
+
+    #[test]
+    fn a_byte_without_meaning_makes_a_request_malformed() {
+        for (at, value) in
+            [(0, 0), (0, 3), (1, 0), (1, 3), (2, 0), (2, 21), (3, 2), (60, 1), (70, 1), (159, 9)]
+        {
+            let mut bytes = request().encode();
+            bytes[at] = value;
+            assert_eq!(Request::decode(&bytes), Err(Malformed), "byte {at} = {value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_decodes_encodes_to_the_same_bytes(
+            bytes in prop::collection::vec(any::<u8>(), REQUEST_LEN), count in 0u8..4,
+        ) {
+            let mut fixed: [u8; REQUEST_LEN] = bytes.try_into().unwrap();
+            fixed[0] %= 4;
+            fixed[1] %= 4;
+            fixed[2] = count;
+            fixed[3] %= 3;
+            fixed[60 + usize::from(count) * 5..].fill(0);
+            for range in 0..usize::from(count) {
+                fixed[60 + range * 5] = if fixed[60 + range * 5] % 2 == 0 { 6 } else { 17 };
+            }
+            if let Ok(request) = Request::decode(&fixed) {
+                prop_assert_eq!(request.encode(), fixed);
+            }
+        }
+    }
+}

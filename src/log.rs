@@ -1,0 +1,273 @@
+//! The log: one line for each event that an authenticated client or an admin caused; strangers are counters.
+//!
+//! Under systemd lines go to standard error with a priority in front (`sd-daemon(3)`), on a terminal without,
+//! elsewhere to syslog. Control characters are escaped, and a budget keeps even a client that went wild from
+//! filling the disk.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+
+use crate::config::{LogFormat, LogLevel};
+use crate::time::Timestamp;
+
+/// How many lines may come at once, and how many a second after that.
+const BURST: f64 = 200.0;
+const PER_SECOND: f64 = 20.0;
+
+/// One event.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// How urgent.
+    #[serde(rename = "level")]
+    pub level: LogLevel,
+    /// A fixed name, for machines: `granted`, `refused`, `revoked`, `healed`, ...
+    pub event: &'static str,
+    /// The profile concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Where the knock came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// The fixed name of the reason, for a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The event as a sentence.
+    pub text: String,
+}
+
+impl Event {
+    /// An event that concerns no client.
+    #[must_use]
+    pub fn new(level: LogLevel, event: &'static str, text: impl Into<String>) -> Self {
+        Self { level, event, profile: None, source: None, reason: None, text: text.into() }
+    }
+
+    /// The same for a client's profile and, where a packet was the cause, its source.
+    #[must_use]
+    pub fn of(mut self, profile: &str, source: Option<IpAddr>) -> Self {
+        self.profile = Some(profile.to_owned());
+        self.source = source;
+        self
+    }
+
+    /// The same with the reason's fixed name.
+    #[must_use]
+    pub fn because(mut self, reason: &str) -> Self {
+        self.reason = Some(reason.to_owned());
+        self
+    }
+
+    /// `granted laptop from 198.51.100.7: tcp/22 for 15s`.
+    fn line(&self) -> String {
+        let mut line = String::from(self.event);
+        if let Some(profile) = &self.profile {
+            let _ = write!(line, " {profile}");
+        }
+        if let Some(source) = &self.source {
+            let _ = write!(line, " from {source}");
+        }
+        let _ = write!(line, ": {}", self.text);
+        line
+    }
+}
+
+/// Where lines go.
+enum Sink {
+    /// Standard error, read by journald: a priority in front of each line.
+    Journal,
+    /// Standard error, read by a person or a file.
+    Plain,
+    /// The system's syslog.
+    Syslog(Box<Logger<LoggerBackend, Formatter3164>>),
+}
+
+/// The open log.
+pub struct Log {
+    sink: Sink,
+    format: LogFormat,
+    level: LogLevel,
+    budget: Budget,
+}
+
+/// A token bucket for lines.
+#[derive(Debug)]
+struct Budget {
+    tokens: f64,
+    refilled: Duration,
+    suppressed: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { tokens: BURST, refilled: Duration::ZERO, suppressed: 0 }
+    }
+}
+
+impl Budget {
+    /// Whether a line may be written now; if so, how many were left out before it.
+    fn admit(&mut self, uptime: Duration) -> Option<u64> {
+        let refill = uptime.saturating_sub(self.refilled).as_secs_f64() * PER_SECOND;
+        self.tokens = (self.tokens + refill).min(BURST);
+        self.refilled = uptime;
+        if self.tokens < 1.0 {
+            self.suppressed += 1;
+            return None;
+        }
+        self.tokens -= 1.0;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+impl Log {
+    /// Opens the log that fits the place the daemon runs in.
+    #[must_use]
+    pub fn open(format: LogFormat, level: LogLevel) -> Self {
+        Self { sink: sink(), format, level, budget: Budget::default() }
+    }
+
+    /// Takes over changed settings.
+    pub fn configure(&mut self, format: LogFormat, level: LogLevel) {
+        self.format = format;
+        self.level = level;
+    }
+
+    /// Writes one line, if the level and the budget allow. Errors of the log itself have nowhere to go.
+    pub fn write(&mut self, event: &Event, wall: Timestamp, uptime: Duration) {
+        if event.level > self.level {
+            return;
+        }
+        let Some(left_out) = self.budget.admit(uptime) else { return };
+        if left_out > 0 {
+            let text = format!("{left_out} lines were left out: too many at once");
+            self.put(&Event::new(LogLevel::Warning, "suppressed", text), wall);
+        }
+        self.put(event, wall);
+    }
+
+    fn put(&mut self, event: &Event, wall: Timestamp) {
+        let line = match self.format {
+            LogFormat::Text => escape(&event.line()).into_owned(),
+            LogFormat::Json => json(event, wall),
+        };
+        match &mut self.sink {
+            Sink::Journal => drop(writeln!(std::io::stderr(), "<{}>{line}", event.level.priority())),
+            Sink::Plain => drop(writeln!(std::io::stderr(), "{line}")),
+            Sink::Syslog(logger) => drop(match event.level {
+                LogLevel::Error => logger.err(line),
+                LogLevel::Warning => logger.warning(line),
+                LogLevel::Info => logger.info(line),
+                LogLevel::Debug => logger.debug(line),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("format", &self.format)
+            .field("level", &self.level)
+            .finish_non_exhaustive()
+    }
+}
+
+/// systemd sets `JOURNAL_STREAM` for what journald reads (`systemd.exec(5)`).
+fn sink() -> Sink {
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        return Sink::Journal;
+    }
+    let to_file = rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| {
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        matches!(kind, rustix::fs::FileType::RegularFile | rustix::fs::FileType::Fifo)
+    });
+    if std::io::stderr().is_terminal() || to_file {
+        return Sink::Plain;
+    }
+    let formatter = Formatter3164 {
+        facility: Facility::LOG_AUTH,
+        hostname: None,
+        process: "knockd-rs".into(),
+        pid: std::process::id(),
+    };
+    syslog::unix(formatter).map_or(Sink::Plain, |logger| Sink::Syslog(Box::new(logger)))
+}
+
+/// The text on one line: what a terminal or a log reader would obey becomes visible instead.
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[derive(Serialize)]
+struct Timed<'a> {
+    /// Seconds since 1970 UTC, to the millisecond.
+    time: f64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+fn json(event: &Event, wall: Timestamp) -> String {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds since 1970 fit 53 bits until the year 287396"
+    )]
+    let time = (wall.as_nanos() / 1_000_000) as f64 / 1000.0;
+    serde_json::to_string(&Timed { time, event }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_never_reach_the_log() {
+        assert_eq!(escape("a\nb\u{1b}[31mc"), "a\\nb\\u{1b}[31mc");
+        assert_eq!(escape("plain ü"), "plain ü");
+    }
+
+    #[test]
+    fn an_event_is_one_sentence() {
+        let event =
+            Event::new(LogLevel::Info, "granted", "tcp/22 for 15s").of("laptop", "192.0.2.1".parse().ok());
+        assert_eq!(event.line(), "granted laptop from 192.0.2.1: tcp/22 for 15s");
+    }
+
+    #[test]
+    fn machines_get_json() {
+        let event =
+            Event::new(LogLevel::Info, "refused", "used before").of("laptop", None).because("replayed");
+        assert_eq!(
+            json(&event, Timestamp::from_nanos(1_800_000_000_250_000_000)),
+            r#"{"time":1800000000.25,"level":"info","event":"refused","profile":"laptop","reason":"replayed","text":"used before"}"#
+        );
+    }
+
+    #[test]
+    fn a_client_that_went_wild_does_not_fill_the_disk() {
+        let mut budget = Budget::default();
+        let admitted = |budget: &mut Budget, seconds| {
+            (0..1000).filter(|_| budget.admit(Duration::from_secs(seconds)).is_some()).count()
+        };
+        assert_eq!(admitted(&mut budget, 1), 200);
+        assert_eq!(admitted(&mut budget, 2), 20);
+        assert_eq!(budget.admit(Duration::from_secs(3)), Some(980));
+        assert_eq!(budget.admit(Duration::from_secs(3)), Some(0));
+    }
+}

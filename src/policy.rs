@@ -1,0 +1,282 @@
+//! [`Knock`] → [`Grant`]: what this profile may open, for whom, for how long.
+//!
+//! The request is intersected with the profile's [`Rules`] and never widened: fewer ports, a shorter time, one
+//! connection instead of many. Where nothing is left, the knock is refused with the reason. Pure.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::grant::{Action, Grant, ProfileIndex, Uses};
+use crate::knock::{Ask, Knock, Op, ServiceTag, Target, Wanted};
+use crate::text::{Network, PortRange, Span};
+
+/// What one profile allows, complete and checked: made by the configuration, carried to the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Everything the client may open: at least one range, disjoint, ascending, at most [`MAX_OPEN`].
+    pub open: Vec<PortRange>,
+    /// The services a knock may name, by their tags.
+    pub services: BTreeMap<ServiceTag, Vec<PortRange>>,
+    /// How long a grant lasts when the knock does not say.
+    pub duration: Span,
+    /// How long a grant may last at most.
+    pub max_duration: Span,
+    /// How many connections a grant may be asked for.
+    pub connections: Uses,
+    /// Addresses other than its own for which the client may ask.
+    pub other_addresses: Vec<Network>,
+    /// How many grants of this profile may be live at a time.
+    pub max_grants: u16,
+}
+
+/// How many disjoint port ranges one profile may open.
+pub const MAX_OPEN: usize = 16;
+
+/// Decides what `knock` gets under `rules`; `profile` is the index that the request to the monitor carries.
+///
+/// # Errors
+/// The [`Refusal`] that ends the knock, when the profile allows nothing of what it asks for.
+pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Grant, Refusal> {
+    let Knock { ask, source, .. } = knock;
+    Ok(Grant {
+        profile,
+        action: action(ask.op),
+        source: *source,
+        address: address(rules, ask.target, *source)?,
+        ports: ports(rules, &ask.ports)?,
+        uses: uses(rules, ask),
+        lifetime: ask.duration.unwrap_or(rules.duration).min(rules.max_duration),
+    })
+}
+
+fn action(op: Op) -> Action {
+    match op {
+        Op::Open | Op::Renew => Action::Open,
+        Op::Close => Action::Close,
+    }
+}
+
+/// The address that the grant is for: unicast, and the source itself unless the profile allows others.
+fn address(rules: &Rules, target: Target, source: IpAddr) -> Result<IpAddr, Refusal> {
+    let address = match target {
+        // The decoder has seen to it that a named source is the source.
+        Target::Source | Target::SourceOnly(_) => source,
+        Target::Address(address) if address == source => source,
+        Target::Address(address) if rules.other_addresses.iter().any(|network| network.contains(address)) => {
+            address
+        }
+        Target::Address(address) => return Err(Refusal::Address { address }),
+    };
+    let broadcast = IpAddr::from([255; 4]);
+    if address.is_unspecified() || address.is_multicast() || address == broadcast {
+        return Err(Refusal::NoHost { address });
+    }
+    Ok(address)
+}
+
+/// What is both asked for and allowed.
+fn ports(rules: &Rules, wanted: &Wanted) -> Result<Vec<PortRange>, Refusal> {
+    let asked = match wanted {
+        Wanted::Defaults => return Ok(rules.open.clone()),
+        Wanted::Service(tag) => rules.services.get(tag).ok_or(Refusal::Service)?,
+        Wanted::Ports(ranges) => ranges,
+    };
+    let both = intersect(asked, &rules.open);
+    if both.is_empty() { Err(Refusal::Ports { asked: asked.clone() }) } else { Ok(both) }
+}
+
+fn uses(rules: &Rules, ask: &Ask) -> Uses {
+    if ask.single { Uses::Once } else { rules.connections }
+}
+
+/// The ports in both lists, disjoint and ascending.
+#[must_use]
+pub fn intersect(asked: &[PortRange], allowed: &[PortRange]) -> Vec<PortRange> {
+    let pairs = asked.iter().flat_map(|a| allowed.iter().filter_map(|b| a.intersection(b)));
+    disjoint(pairs)
+}
+
+/// The same ports as disjoint ranges in ascending order, neighbours joined.
+#[must_use]
+pub fn disjoint(ranges: impl IntoIterator<Item = PortRange>) -> Vec<PortRange> {
+    let mut sorted: Vec<PortRange> = ranges.into_iter().collect();
+    sorted.sort_unstable();
+    let mut joined: Vec<PortRange> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match joined.last_mut().and_then(|last| Some((last.join(&range)?, last))) {
+            Some((whole, last)) => *last = whole,
+            None => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// Why a profile allows nothing of what an authentic knock asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The profile does not allow grants for this other address.
+    Address {
+        /// The address asked for.
+        address: IpAddr,
+    },
+    /// The address is none that a host can have.
+    NoHost {
+        /// The address asked for.
+        address: IpAddr,
+    },
+    /// The profile opens no service with this tag.
+    Service,
+    /// None of the ports asked for are among those that the profile opens.
+    Ports {
+        /// What was asked for.
+        asked: Vec<PortRange>,
+    },
+}
+
+impl Refusal {
+    /// A short, fixed name for counters and JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Address { .. } => "address",
+            Self::NoHost { .. } => "no-host",
+            Self::Service => "service",
+            Self::Ports { .. } => "ports",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { address } => {
+                write!(
+                    f,
+                    "the profile's other_addresses do not hold {address}; add its network there to allow it"
+                )
+            }
+            Self::NoHost { address } => write!(f, "{address} is no host's address"),
+            Self::Service => f.write_str(
+                "the profile opens no such service; add its name to the profile's `open` to allow it",
+            ),
+            Self::Ports { asked } => {
+                f.write_str("the profile's `open` holds none of")?;
+                asked.iter().try_for_each(|range| write!(f, " {range}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::PublicKey;
+    use crate::time::Timestamp;
+
+    const HOME: &str = "198.51.100.7";
+    const OTHER: &str = "203.0.113.9";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn ranges(texts: &[&str]) -> Vec<PortRange> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            open: ranges(&["tcp/22", "tcp/8000-8100"]),
+            services: [(ServiceTag([1; 4]), ranges(&["tcp/22"]))].into(),
+            duration: Span::from_secs(15),
+            max_duration: Span::from_secs(60),
+            connections: Uses::Once,
+            other_addresses: vec!["203.0.113.0/24".parse().unwrap()],
+            max_grants: 4,
+        }
+    }
+
+    fn ask() -> Ask {
+        Ask { op: Op::Open, target: Target::Source, single: false, duration: None, ports: Wanted::Defaults }
+    }
+
+    fn decided(rules: &Rules, ask: Ask) -> Result<Grant, Refusal> {
+        let knock = Knock {
+            client: PublicKey([7; 32]),
+            source: ip(HOME),
+            counter: Timestamp::from_secs(1),
+            mac1: [0; 16],
+            ask,
+        };
+        decide(ProfileIndex(3), rules, &knock)
+    }
+
+    #[test]
+    fn a_bare_knock_gets_what_the_profile_opens_by_default() {
+        let grant = decided(&rules(), ask()).unwrap();
+        assert_eq!(grant.ports, ranges(&["tcp/22", "tcp/8000-8100"]));
+        assert_eq!((grant.address, grant.lifetime, grant.uses), (ip(HOME), Span::from_secs(15), Uses::Once));
+    }
+
+    #[test]
+    fn a_request_is_cut_down_to_the_profile_and_never_widened() {
+        let asked = Wanted::Ports(ranges(&["tcp/20-30", "tcp/8090-8200", "udp/22"]));
+        let ask = Ask { ports: asked, duration: Some(Span::from_secs(9_999)), ..ask() };
+        let grant = decided(&rules(), ask).unwrap();
+        assert_eq!(grant.ports, ranges(&["tcp/22", "tcp/8090-8100"]));
+        assert_eq!((grant.lifetime, grant.uses), (Span::from_secs(60), Uses::Once));
+    }
+
+    #[test]
+    fn a_client_may_ask_for_one_connection_where_many_are_allowed() {
+        let rules = Rules { connections: Uses::Many, ..rules() };
+        assert_eq!(decided(&rules, ask()).unwrap().uses, Uses::Many);
+        assert_eq!(decided(&rules, Ask { single: true, ..ask() }).unwrap().uses, Uses::Once);
+    }
+
+    #[test]
+    fn ports_outside_the_profile_are_refused() {
+        let asked = ranges(&["tcp/23"]);
+        let ask = Ask { ports: Wanted::Ports(asked.clone()), ..ask() };
+        assert_eq!(decided(&rules(), ask), Err(Refusal::Ports { asked }));
+    }
+
+    #[test]
+    fn a_service_opens_its_ports_and_an_unknown_one_nothing() {
+        let service = |tag| Ask { ports: Wanted::Service(ServiceTag(tag)), ..ask() };
+        assert_eq!(decided(&rules(), service([1; 4])).unwrap().ports, ranges(&["tcp/22"]));
+        assert_eq!(decided(&rules(), service([2; 4])), Err(Refusal::Service));
+    }
+
+    #[test]
+    fn another_address_is_granted_only_inside_the_networks_named() {
+        let for_address = |text| Ask { target: Target::Address(ip(text)), ..ask() };
+        assert_eq!(decided(&rules(), for_address(OTHER)).unwrap().address, ip(OTHER));
+        assert_eq!(decided(&rules(), for_address(HOME)).unwrap().address, ip(HOME));
+        assert_eq!(
+            decided(&rules(), for_address("192.0.2.1")),
+            Err(Refusal::Address { address: ip("192.0.2.1") })
+        );
+    }
+
+    #[test]
+    fn no_grant_is_for_an_address_that_no_host_has() {
+        let rules = Rules { other_addresses: vec!["0.0.0.0/0".parse().unwrap()], ..rules() };
+        for text in ["255.255.255.255", "224.0.0.1", "0.0.0.0"] {
+            let ask = Ask { target: Target::Address(ip(text)), ..ask() };
+            assert_eq!(decided(&rules, ask), Err(Refusal::NoHost { address: ip(text) }));
+        }
+    }
+
+    #[test]
+    fn ranges_become_disjoint_and_neighbours_join() {
+        let mixed = ranges(&["tcp/30", "tcp/10-20", "tcp/15-25", "tcp/26", "udp/10"]);
+        assert_eq!(disjoint(mixed), ranges(&["tcp/10-26", "tcp/30", "udp/10"]));
+    }
+}

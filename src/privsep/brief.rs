@@ -1,0 +1,75 @@
+//! The brief: everything that the monitor hands to a new worker, as JSON in one message.
+//!
+//! The worker reads no configuration: it gets what it needs, checked, and nothing else. Keys are wiped when the
+//! brief is dropped.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::config::Clock;
+use crate::crypto::{PublicKey, Secret};
+use crate::policy::Rules;
+use crate::text::Span;
+
+/// What a worker needs to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Brief {
+    /// Where to capture, as the configuration writes it.
+    pub(super) device: String,
+    /// The UDP port that knocks are sent to.
+    pub(super) port: u16,
+    /// The server's static private key.
+    pub(super) server_key: Secret<32>,
+    /// The gate key.
+    pub(super) gate_key: Secret<32>,
+    /// The clients, in the order of their [`crate::grant::ProfileIndex`].
+    pub(super) clients: Vec<Client>,
+    /// How far to believe the wall clock.
+    pub(super) clock: Clock,
+    /// How long knocks are refused when the replay state was lost.
+    pub(super) quarantine: Span,
+    /// Diffie-Hellman handshakes a second, altogether.
+    pub(super) handshakes_per_second: u32,
+    /// The same for one /32 or /56.
+    pub(super) handshakes_per_source: u32,
+    /// Where the journal of replay marks lies.
+    pub(super) runtime_dir: PathBuf,
+    /// Where the snapshot of replay marks lies.
+    pub(super) state_dir: PathBuf,
+}
+
+/// One client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Client {
+    /// Its static public key.
+    pub(super) public_key: PublicKey,
+    /// Its pre-shared key; all zero when it has none.
+    pub(super) psk: Secret<32>,
+    /// How old a knock may be.
+    pub(super) max_age: Span,
+    /// How far ahead of this clock a knock may be.
+    pub(super) max_ahead: Span,
+    /// What it may open.
+    pub(super) rules: Rules,
+}
+
+impl Brief {
+    /// The brief as bytes.
+    ///
+    /// # Errors
+    /// Never in practice: every field has a JSON form.
+    pub(super) fn encode(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+        Ok(Zeroizing::new(serde_json::to_vec(self)?))
+    }
+
+    /// Takes the bytes apart.
+    ///
+    /// # Errors
+    /// `InvalidData` when they are no brief.
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}

@@ -1,0 +1,265 @@
+//! What admins command at the control socket: grant, revoke, guard, unguard; and what a reload changes.
+
+use super::desk::{Desk, list};
+use super::guards::{Guard, Origin};
+use super::report::plural;
+use crate::clock;
+use crate::config::{Configuration, LogLevel, Mode};
+use crate::control::{Closing, Command, Reply, Revoked};
+use crate::grant::{Action, Entry, Opening, Uses};
+use crate::log::Event;
+use crate::nft::{Change, FirewallError, Guarded};
+use crate::policy::disjoint;
+use crate::privsep::message::Verdict;
+use crate::profile::{Opens, Profile};
+use crate::text::{PortRange, Span};
+
+/// A command's answer and what the log says about it.
+type Outcome = (Reply, Vec<Event>);
+
+fn refused(text: impl Into<String>) -> Outcome {
+    (Reply::Refused(vec![text.into()]), Vec::new())
+}
+
+impl Desk {
+    /// Carries out a command that changes the firewall.
+    pub(super) fn command(&mut self, config: &Configuration, command: Command) -> Outcome {
+        match command {
+            Command::Grant { profile, address, open, duration, connections } => {
+                let Some(found) = config.profiles.iter().find(|known| known.name.as_str() == profile) else {
+                    return refused(format!(
+                        "there is no profile {profile:?}; `knockd-rs profile list` shows them"
+                    ));
+                };
+                match ports_of(config, found, &open) {
+                    Ok(ports) => {
+                        let opening = Opening {
+                            profile,
+                            max_grants: u16::try_from(found.max_grants).unwrap_or(u16::MAX),
+                            action: Action::Open,
+                            address,
+                            ports,
+                            uses: connections.unwrap_or(found.connections),
+                            lifetime: duration.unwrap_or(found.duration),
+                        };
+                        self.grant(&opening)
+                    }
+                    Err(text) => refused(text),
+                }
+            }
+            Command::Revoke { what } => self.revoke(&what),
+            Command::Guard { ports, closed, confirm } => self.guard(config, &ports, closed, confirm),
+            Command::Unguard { ports } => self.unguard(&ports),
+            Command::Status {} | Command::Reload {} => refused("not a command for the firewall"),
+        }
+    }
+
+    fn grant(&mut self, opening: &Opening) -> Outcome {
+        if opening.lifetime == Span::from_secs(0) {
+            return refused("a grant of 0s opens nothing; use 1s or longer");
+        }
+        let (verdict, events) = self.open_doors(opening, None);
+        let lines = events.iter().map(|event| event.text.clone()).collect();
+        let reply = if verdict == Verdict::Done { Reply::Done(lines) } else { Reply::Refused(lines) };
+        (reply, events)
+    }
+
+    fn revoke(&mut self, what: &Revoked) -> Outcome {
+        if let Err(error) = self.read_kernel() {
+            return refused(error.to_string());
+        }
+        let ended = self.ledger.select(|entry| match what {
+            Revoked::All => true,
+            Revoked::Profile(name) => entry.profile == *name,
+            Revoked::Address(address) => entry.address == *address,
+        });
+        if ended.is_empty() {
+            return (Reply::Done(vec!["no grant is live there; nothing to revoke".into()]), Vec::new());
+        }
+        match self.end(&ended) {
+            Ok(()) => (
+                Reply::Done(ended.iter().map(revoked).collect()),
+                ended
+                    .iter()
+                    .map(|entry| {
+                        Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
+                    })
+                    .collect(),
+            ),
+            Err(error) => refused(error.to_string()),
+        }
+    }
+
+    fn guard(
+        &mut self,
+        config: &Configuration,
+        ports: &[PortRange],
+        closed: Closing,
+        confirm: Option<Span>,
+    ) -> Outcome {
+        if !self.shield.can_guard() {
+            return refused("in firewall.mode \"sets\" your own rules close the ports; guard them there");
+        }
+        if confirm == Some(Span::from_secs(0)) {
+            return refused("0s leaves no time to confirm; use --confirm 2m");
+        }
+        let uptime = clock::uptime();
+        let wanted = disjoint(ports.iter().copied());
+        for ports in &wanted {
+            if let Some(other) =
+                self.guards.on(*ports).filter(|other| other.ports != *ports || other.origin == Origin::File)
+            {
+                let how = if other.origin == Origin::File { " by knockd-rs.toml" } else { "" };
+                return refused(format!("{ports} is guarded already{how}, as {}", other.ports));
+            }
+        }
+        let origin = confirm.map_or(Origin::Command, |time| Origin::Unconfirmed(uptime + time.duration()));
+        let changes: Vec<Change> = wanted
+            .iter()
+            .map(|ports| {
+                let lifetime = confirm.map(Span::duration);
+                Change::Guard(Guarded { ports: *ports, closed: super::guards::closed(closed), lifetime })
+            })
+            .collect();
+        if let Err(error) = self.shield.firewall().apply(&changes) {
+            return refused(error.to_string());
+        }
+        wanted.iter().for_each(|ports| self.guards.note(Guard { ports: *ports, closed, origin }));
+        let mut lines = Vec::new();
+        let mut events = vec![Event::new(LogLevel::Info, "guarded", guarded(&wanted, confirm))];
+        lines.push(guarded(&wanted, confirm));
+        if let Some(event) = self.save_guards() {
+            lines.push(event.text.clone());
+            events.push(event);
+        }
+        lines.extend(wanted.iter().filter_map(|ports| nobody_opens(config, *ports)));
+        (Reply::Done(lines), events)
+    }
+
+    fn unguard(&mut self, ports: &[PortRange]) -> Outcome {
+        for ports in ports {
+            match self.guards.on(*ports) {
+                Some(guard) if guard.ports != *ports => {
+                    return refused(format!("{ports} is guarded as {}; name exactly that", guard.ports));
+                }
+                Some(guard) if guard.origin == Origin::File => {
+                    return refused(format!(
+                        "{ports} is guarded by knockd-rs.toml; remove it there, then `knockd-rs reload`"
+                    ));
+                }
+                Some(_) => {}
+                None => return refused(format!("{ports} is not guarded; `knockd-rs status` shows what is")),
+            }
+        }
+        let changes: Vec<Change> = ports.iter().map(|ports| Change::Unguard(*ports)).collect();
+        if let Err(error) = self.shield.firewall().apply(&changes) {
+            return refused(error.to_string());
+        }
+        ports.iter().for_each(|ports| self.guards.forget(*ports));
+        let text = format!("{} is open to everybody again", list(ports));
+        let mut events = vec![Event::new(LogLevel::Info, "unguarded", text.clone())];
+        let mut lines = vec![text];
+        if let Some(event) = self.save_guards() {
+            lines.push(event.text.clone());
+            events.push(event);
+        }
+        (Reply::Done(lines), events)
+    }
+
+    /// Takes over a new configuration: trusted networks, guards, and the end of grants whose profile is gone.
+    /// Changes nothing when it cannot change all.
+    pub(super) fn reconfigure(
+        &mut self,
+        old: &Configuration,
+        new: &Configuration,
+    ) -> Result<Vec<Event>, FirewallError> {
+        let uptime = clock::uptime();
+        if trusted(old) != trusted(new) {
+            self.shield.reconfigure(&new.settings)?;
+        }
+        let before = self.guards.wanted(uptime);
+        let kept = self.guards.all().to_vec();
+        self.guards.follow(&new.settings);
+        let after = self.guards.wanted(uptime);
+        if let Err(error) = self.shield.firewall().apply(&difference(&before, &after)) {
+            self.guards.restore(kept);
+            return Err(error);
+        }
+        self.total = new.settings.limits.grants as usize;
+        let known =
+            |name: &str| new.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name);
+        let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !known(&entry.profile));
+        self.end(&ended)?;
+        Ok(ended
+            .iter()
+            .map(|entry| Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None))
+            .collect())
+    }
+}
+
+/// What a change from one list of guards to another means to the kernel: first what goes, then what comes.
+fn difference(before: &[Guarded], after: &[Guarded]) -> Vec<Change> {
+    let same =
+        |a: &Guarded, b: &Guarded| a.ports == b.ports && a.closed == b.closed && a.lifetime == b.lifetime;
+    let gone = before.iter().filter(|old| !after.iter().any(|new| new.ports == old.ports));
+    let come = after.iter().filter(|new| !before.iter().any(|old| same(old, new)));
+    gone.map(|old| Change::Unguard(old.ports)).chain(come.map(|new| Change::Guard(new.clone()))).collect()
+}
+
+fn trusted(config: &Configuration) -> &Mode {
+    &config.settings.firewall.mode
+}
+
+/// The ports that an admin's `grant` names, for people who write services too.
+fn ports_of(config: &Configuration, profile: &Profile, open: &[String]) -> Result<Vec<PortRange>, String> {
+    if open.is_empty() {
+        return Ok(profile.open.clone());
+    }
+    let mut ports = Vec::new();
+    for text in open {
+        match text.parse::<Opens>()? {
+            Opens::Ports(range) => ports.push(range),
+            Opens::Service(name) => ports.extend(
+                config
+                    .settings
+                    .services
+                    .get(&name)
+                    .ok_or_else(|| format!("there is no service {name}; [services] names them"))?,
+            ),
+        }
+    }
+    Ok(disjoint(ports))
+}
+
+fn guarded(ports: &[PortRange], confirm: Option<Span>) -> String {
+    let ports = list(ports);
+    match confirm {
+        None => format!("{ports} is closed to strangers"),
+        Some(time) => format!(
+            "{ports} is closed to strangers for {time}, and stays closed if a knock from outside opens it by then; \
+             otherwise the kernel opens it to everybody again"
+        ),
+    }
+}
+
+fn revoked(entry: &Entry) -> String {
+    let Entry { address, ports, uses, .. } = entry;
+    let uses = if *uses == Uses::Once { ", one connection" } else { "" };
+    format!("{ports} for {address}{uses}; connections that are established go on")
+}
+
+/// A warning for the admin who is about to lock himself out.
+fn nobody_opens(config: &Configuration, ports: PortRange) -> Option<String> {
+    let opens = |profile: &&Profile| {
+        profile.enabled && profile.open.iter().any(|open| open.intersection(&ports).is_some())
+    };
+    let count = config.profiles.iter().filter(opens).count();
+    (count == 0).then(|| {
+        format!(
+            "warning: no enabled profile may open {ports}, so nobody can get in; `knockd-rs profile add NAME --open \
+             {ports}` makes one ({} {} known)",
+            config.profiles.len(),
+            plural(config.profiles.len(), "profile")
+        )
+    })
+}

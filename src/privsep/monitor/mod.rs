@@ -1,0 +1,356 @@
+//! The monitor: holds the keys, the configuration and the netlink socket, and never sees a packet.
+//!
+//! One loop over the worker's socket, the admin's socket, the kernel's notices and signals. `crew` starts and
+//! replaces workers and `upkeep` keeps one at its work, `desk` admits their requests, `commands` are the admin's,
+//! `guards` is the book of guarded ports, `shield` the firewall in either mode, `report` says how things stand.
+
+mod commands;
+mod crew;
+mod desk;
+mod guards;
+mod links;
+mod report;
+mod shield;
+mod signals;
+mod upkeep;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+
+use self::crew::{Crew, News, Terms};
+use self::desk::Desk;
+use self::links::Links;
+use self::report::Pending;
+use self::signals::Signals;
+use super::message::Said;
+use crate::clock;
+use crate::config::{self, Configuration, LogLevel, OnStop};
+use crate::control::{Command, Reply, Server};
+use crate::files::group;
+use crate::log::{Event, Log};
+use crate::notify::Notify;
+
+/// The directories that a daemon works with.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// `/etc/knockd-rs`.
+    pub config: PathBuf,
+    /// `/var/lib/knockd-rs`.
+    pub state: PathBuf,
+    /// `/run/knockd-rs`.
+    pub runtime: PathBuf,
+}
+
+/// Why the daemon ended other than by being told to.
+#[derive(Debug)]
+pub enum Ended {
+    /// The configuration is broken; each line says where and how.
+    Configuration(Vec<String>),
+    /// Something that the daemon cannot go on without.
+    Failed(String),
+}
+
+/// How often connections that hang and commands that wait are looked at, while there are any.
+const TICK: Duration = Duration::from_millis(50);
+
+struct Monitor {
+    directories: Directories,
+    config: Configuration,
+    /// Counts configurations, so that an admin's reload can be seen through.
+    generation: u64,
+    log: Log,
+    desk: Desk,
+    crew: Crew,
+    control: Server,
+    links: Links,
+    notify: Notify,
+    /// Commands that wait for the worker's pulse, and the id of the last ping.
+    pending: Vec<Pending>,
+    pings: u64,
+    /// Why there is nothing to capture from.
+    lost: Option<String>,
+    started: Duration,
+    stopping: bool,
+    _lock: File,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// [`Ended`] with sentences for the admin.
+pub fn run(directories: Directories, format: Option<config::LogFormat>) -> Result<(), Ended> {
+    let signals = Signals::install().map_err(failed("cannot install signal handlers"))?;
+    let mut monitor = Monitor::start(directories, format)?;
+    monitor.turn_until_stopped(&signals)?;
+    monitor.stop();
+    Ok(())
+}
+
+/// Makes an I/O error a sentence.
+fn failed(what: &str) -> impl Fn(io::Error) -> Ended + '_ {
+    move |error| Ended::Failed(format!("{what}: {error}"))
+}
+
+impl Monitor {
+    fn start(directories: Directories, format: Option<config::LogFormat>) -> Result<Self, Ended> {
+        let (config, warnings) = load(&directories)?;
+        let lock = lock(&directories)?;
+        super::capabilities::keep_only_net_admin().map_err(failed("cannot give up privileges"))?;
+        let mut log = Log::open(format.unwrap_or(config.settings.log.format), config.settings.log.level);
+        let now = (clock::wall(), clock::uptime());
+        for warning in warnings {
+            log.write(&Event::new(LogLevel::Warning, "configuration", warning), now.0, now.1);
+        }
+        let desk = Desk::open(&config, &directories.state)
+            .map_err(|error| Ended::Failed(format!("the firewall cannot be set up: {error}")))?;
+        let group_id = group(config.settings.control.group.as_str());
+        let control =
+            Server::bind(&directories.runtime, group_id.unwrap_or(0)).map_err(failed("cannot listen"))?;
+        let mut monitor = Self {
+            config,
+            generation: 1,
+            log,
+            desk,
+            crew: Crew::default(),
+            control,
+            links: Links::open(),
+            notify: Notify::open(),
+            pending: Vec::new(),
+            pings: 0,
+            lost: None,
+            started: now.1,
+            stopping: false,
+            _lock: lock,
+            directories,
+        };
+        if group_id.is_none() {
+            monitor.say(
+                LogLevel::Warning,
+                "configuration",
+                "control.group does not exist; only root may use the socket",
+            );
+        }
+        monitor.begin_worker();
+        Ok(monitor)
+    }
+
+    fn turn_until_stopped(&mut self, signals: &Signals) -> Result<(), Ended> {
+        while !self.stopping {
+            self.wait(signals)?;
+            let received = signals.take();
+            if received.stop {
+                return Ok(());
+            }
+            if received.reload {
+                let _ = self.reload();
+            }
+            self.hear_workers()?;
+            self.obey();
+            self.answer_pending();
+            if self.links.changed() {
+                self.crew.ping(0);
+                self.follow_interface();
+            }
+            self.mend();
+            self.keep_time()?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something happens or the next deadline.
+    fn wait(&self, signals: &Signals) -> Result<(), Ended> {
+        let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        fds.extend(self.crew.fds());
+        fds.extend(self.links.as_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(self.desk.shield.watch_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(self.control.fds());
+        let timeout = self.until_next_deadline().map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(Ended::Failed(format!("cannot wait for events: {error}"))),
+        }
+    }
+
+    fn until_next_deadline(&self) -> Option<Duration> {
+        let uptime = clock::uptime();
+        let tick = (self.control.is_busy() || !self.pending.is_empty()).then_some(TICK);
+        let deadlines = [self.crew.next_deadline(), self.notify.next_deadline(), self.desk.next_deadline()];
+        deadlines.into_iter().flatten().map(|at| at.saturating_sub(uptime)).chain(tick).min()
+    }
+
+    fn hear_workers(&mut self) -> Result<(), Ended> {
+        while let Some(news) = self.crew.hear() {
+            match news {
+                News::Said { terms, said } => self.attend(&terms, said)?,
+                News::Serving { landlock } => self.worker_serves(landlock),
+                News::Lost { sentence } => self.capture_lost(&sentence),
+                News::EndOfFile => self.stopping = true,
+                News::Died { sentence } => return Err(self.give_up(&sentence)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deals with what a worker said in the course of its work.
+    fn attend(&mut self, terms: &Rc<Terms>, said: Said) -> Result<(), Ended> {
+        let events = match said {
+            Said::Request(request) => match self.desk.admit(&terms.limits, &request) {
+                Ok((verdict, events)) => {
+                    self.crew.answer(terms, request.id, verdict);
+                    events
+                }
+                Err(breach) => {
+                    let sentence =
+                        format!("the worker made {breach}: it is broken or captured, and was ended");
+                    return Err(self.give_up(&sentence));
+                }
+            },
+            Said::Refused(refused) => self.desk.refused(&terms.limits, &refused),
+            Said::Pulse(pulse) => {
+                let events = self.desk.pulse(&pulse);
+                self.notify.alive(clock::uptime());
+                self.pulse_arrived(pulse.id);
+                events
+            }
+            Said::Ready(_) | Said::Farewell(_) => Vec::new(),
+        };
+        self.log_all(&events);
+        Ok(())
+    }
+
+    /// The worker died or broke out of its limits: everything stays closed, and the service ends with an error.
+    fn give_up(&mut self, sentence: &str) -> Ended {
+        self.crew.kill_all();
+        self.say(LogLevel::Error, "worker", sentence);
+        Ended::Failed(sentence.to_owned())
+    }
+
+    fn obey(&mut self) {
+        for (ticket, command) in self.control.turn(clock::uptime()) {
+            let reply = match command {
+                Command::Status {} => {
+                    self.ask_for_status(ticket);
+                    continue;
+                }
+                Command::Reload {} => self.reload().map_or_else(Reply::Refused, Reply::Done),
+                other => {
+                    let (reply, events) = self.desk.command(&self.config, other);
+                    self.log_all(&events);
+                    reply
+                }
+            };
+            self.control.reply(ticket, &reply);
+        }
+    }
+
+    /// Reads the configuration again. A broken one changes nothing.
+    fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+        self.notify.reloading();
+        let loaded = load(&self.directories);
+        let (config, warnings) = match loaded {
+            Ok(loaded) => loaded,
+            Err(Ended::Configuration(lines)) => return Err(self.keep_old(lines)),
+            Err(Ended::Failed(line)) => return Err(self.keep_old(vec![line])),
+        };
+        for warning in warnings {
+            self.say(LogLevel::Warning, "configuration", &warning);
+        }
+        match self.desk.reconfigure(&self.config, &config) {
+            Ok(events) => self.log_all(&events),
+            Err(error) => return Err(self.keep_old(vec![error.to_string()])),
+        }
+        self.log.configure(config.settings.log.format, config.settings.log.level);
+        self.control.set_group(group(config.settings.control.group.as_str()).unwrap_or(0));
+        self.config = config;
+        self.generation += 1;
+        self.begin_worker();
+        let profiles = self.config.profiles.len();
+        let line =
+            format!("the configuration was read again: {profiles} {}", report::plural(profiles, "profile"));
+        self.say(LogLevel::Info, "reloaded", &line);
+        Ok(vec![line])
+    }
+
+    fn keep_old(&mut self, mut lines: Vec<String>) -> Vec<String> {
+        for line in &lines {
+            self.say(LogLevel::Error, "configuration", line);
+        }
+        let kept = "the configuration was not changed: the daemon goes on with the old one";
+        self.say(LogLevel::Error, "configuration", kept);
+        self.notify.ready(kept);
+        lines.push(kept.to_owned());
+        lines
+    }
+
+    /// Looks after the table when the kernel says that rulesets changed.
+    fn mend(&mut self) {
+        let events = self.desk.mend();
+        self.log_all(&events);
+    }
+
+    /// Says that the daemon stops, lets the worker write its state, and leaves or removes the table.
+    fn stop(mut self) {
+        self.notify.stopping();
+        for (terms, said) in self.crew.retire_all() {
+            // Requests that were on their way are carried out; a breach at this point has nothing to end.
+            let _ = self.attend(&terms, said);
+        }
+        let remove = self.config.settings.firewall.on_stop == OnStop::Remove;
+        let text = match remove {
+            false => "guarded ports stay closed, live grants end on time",
+            true => "the table is removed: no port is guarded any more",
+        };
+        self.say(LogLevel::Info, "stopped", text);
+        if remove {
+            if let Err(error) = self.desk.remove_table() {
+                eprintln!("knockd-rs: the table could not be removed: {error}");
+            }
+        }
+    }
+
+    fn say(&mut self, level: LogLevel, event: &'static str, text: &str) {
+        self.log_all(&[Event::new(level, event, text)]);
+    }
+
+    fn log_all(&mut self, events: &[Event]) {
+        for event in events {
+            self.log.write(event, clock::wall(), clock::uptime());
+        }
+    }
+}
+
+/// The configuration, and what in it deserves a word.
+fn load(directories: &Directories) -> Result<(Configuration, Vec<String>), Ended> {
+    match config::load(&directories.config) {
+        Ok(configuration) => {
+            let warnings = configuration.warnings.iter().map(ToString::to_string).collect();
+            Ok((configuration, warnings))
+        }
+        Err(errors) => Err(Ended::Configuration(errors.iter().map(ToString::to_string).collect())),
+    }
+}
+
+/// Only one daemon works with a runtime directory.
+fn lock(directories: &Directories) -> Result<File, Ended> {
+    let path = directories.runtime.join("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(|error| {
+        Ended::Failed(format!(
+            "{}: {error}; the runtime directory must exist and be writable",
+            path.display()
+        ))
+    })?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Ended::Failed("another knockd-rs is running already; `knockd-rs status` asks it".into())
+    })?;
+    Ok(file)
+}

@@ -1,0 +1,171 @@
+//! How things stand: the answer to `status`, made when the worker's pulse has arrived or is overdue.
+
+use std::time::Duration;
+
+use super::Monitor;
+use super::guards::{Guard, Origin};
+use super::upkeep::PULSE_PATIENCE;
+use crate::clock;
+use crate::control::{GrantStatus, GuardStatus, ProfileStatus, Reply, Status, Ticket};
+use crate::nft::LiveDoor;
+use crate::privsep::counters;
+use crate::privsep::message::Health;
+
+/// A status that waits for the worker's pulse.
+pub(super) struct Pending {
+    ticket: Ticket,
+    /// The ping's id.
+    id: u64,
+    until: Duration,
+}
+
+impl Monitor {
+    /// Asks the worker how it is; the answer to the admin follows when it has said so.
+    pub(super) fn ask_for_status(&mut self, ticket: Ticket) {
+        self.pings += 1;
+        let until =
+            if self.crew.ping(self.pings) { clock::uptime() + PULSE_PATIENCE } else { Duration::ZERO };
+        self.pending.push(Pending { ticket, id: self.pings, until });
+    }
+
+    pub(super) fn pulse_arrived(&mut self, id: u64) {
+        for pending in self.pending.iter_mut().filter(|pending| pending.id == id) {
+            pending.until = Duration::ZERO;
+        }
+    }
+
+    /// Answers every status that need not wait any longer.
+    pub(super) fn answer_pending(&mut self) {
+        let uptime = clock::uptime();
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.pending).into_iter().partition(|pending| pending.until <= uptime);
+        self.pending = waiting;
+        for pending in due {
+            let status = self.status(uptime);
+            self.control.reply(pending.ticket, &Reply::Status(Box::new(status)));
+        }
+    }
+
+    fn status(&mut self, uptime: Duration) -> Status {
+        let mut degraded = self.troubles();
+        let grants = match self.desk.read_kernel() {
+            Ok(doors) => doors.iter().map(grant).collect(),
+            Err(error) => {
+                degraded.push(error.to_string());
+                Vec::new()
+            }
+        };
+        let counted = counters::names().into_iter().map(str::to_owned).zip(self.crew.totals());
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            monitor_pid: std::process::id(),
+            worker_pid: self.crew.pid(),
+            running_for: uptime.saturating_sub(self.started).as_secs(),
+            configuration: self.generation,
+            serving: self.crew.generation().unwrap_or(0),
+            degraded,
+            notes: self.notes(),
+            capture: format!(
+                "{}, UDP port {}",
+                self.config.settings.capture.device, self.config.settings.capture.port
+            ),
+            firewall: self.desk.shield.describe().to_owned(),
+            landlock: self.crew.ready().is_some_and(|ready| ready.landlock),
+            profiles: self.profiles(),
+            guards: self.desk.guards.all().iter().map(|guard| guard_status(guard, uptime)).collect(),
+            grants,
+            counters: counted.filter(|(_, number)| *number > 0).collect(),
+        }
+    }
+
+    fn profiles(&self) -> Vec<ProfileStatus> {
+        let status = |profile: &crate::profile::Profile| ProfileStatus {
+            name: profile.name.to_string(),
+            enabled: profile.enabled,
+            open: profile.open.clone(),
+            duration: profile.duration,
+            max_duration: profile.max_duration,
+            connections: profile.connections,
+            fingerprint: profile.public_key.fingerprint(),
+            last_knock: self.desk.last_knocks.get(profile.name.as_str()).copied(),
+        };
+        self.config.profiles.iter().map(status).collect()
+    }
+
+    /// Sentences about all that is not as it should be.
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles: Vec<String> = self.lost.iter().cloned().collect();
+        if self.crew.pid().is_some() {
+            troubles.extend(worker_troubles(self.desk.health).into_iter().map(str::to_owned));
+        }
+        troubles.extend(self.desk.broken.iter().map(|(text, _)| text.clone()));
+        troubles.extend(self.desk.unsaved.iter().cloned());
+        troubles
+    }
+
+    /// Sentences about what is worth knowing.
+    fn notes(&self) -> Vec<String> {
+        let ready = self.crew.ready();
+        let notes = [
+            (
+                ready.is_some() && self.desk.health.clock_unsynchronised,
+                "the clock is not synchronised: the order of knocks is judged, not their age",
+            ),
+            (
+                ready.is_some_and(|ready| !ready.landlock),
+                "this kernel has no Landlock: seccomp and the lack of capabilities hold the worker",
+            ),
+        ];
+        notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
+    }
+}
+
+/// What the worker's health bits mean.
+pub(super) fn worker_troubles(health: Health) -> Vec<&'static str> {
+    let Health { runtime_unwritable, state_unwritable, quarantined, .. } = health;
+    let troubles = [
+        (
+            runtime_unwritable,
+            "the runtime directory cannot be written: after a restart knocks are refused for a while",
+        ),
+        (
+            state_unwritable,
+            "the state directory cannot be written: after a reboot knocks are refused for a while",
+        ),
+        (
+            quarantined,
+            "the replay state was lost: knocks are refused until old ones can no longer be replayed",
+        ),
+    ];
+    troubles.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text).collect()
+}
+
+fn guard_status(guard: &Guard, uptime: Duration) -> GuardStatus {
+    GuardStatus {
+        ports: guard.ports,
+        closed: guard.closed,
+        from_file: guard.origin == Origin::File,
+        unconfirmed_for: match guard.origin {
+            Origin::Unconfirmed(until) => Some(until.saturating_sub(uptime).as_secs_f64()),
+            Origin::File | Origin::Command => None,
+        },
+    }
+}
+
+fn grant(live: &LiveDoor) -> GrantStatus {
+    GrantStatus {
+        profile: live.door.note.to_string(),
+        address: live.door.address,
+        ports: live.door.ports,
+        connections: live.door.uses,
+        expires_in: live.door.lifetime.as_secs_f64(),
+        granted_for: live.granted.as_secs_f64(),
+        packets: live.packets,
+        bytes: live.bytes,
+    }
+}
+
+/// `1 profile`, `2 profiles`.
+pub(super) fn plural(count: usize, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}

@@ -1,0 +1,167 @@
+//! Keeping a worker at its work: starting, replacing, asking for its pulse, following its interface.
+
+use std::time::Duration;
+
+use super::crew::{News, Terms};
+use super::links::interface_index;
+use super::report::plural;
+use super::{Ended, Monitor};
+use crate::clock;
+use crate::config::{Configuration, Device, LogLevel};
+use crate::grant::{Limits, ProfileLimits};
+use crate::policy::Rules;
+use crate::privsep::brief::{Brief, Client};
+use crate::profile::Profile;
+use crate::text::Span;
+
+impl Monitor {
+    /// Starts a worker with the present configuration. It serves once it is ready and the one before has ended.
+    pub(super) fn begin_worker(&mut self) {
+        let brief = brief(&self.config, &self.directories);
+        let terms = Terms { limits: limits(&self.config), generation: self.generation };
+        if let Err(error) = self.crew.start(&brief, terms) {
+            self.capture_lost(&format!("a worker cannot be started: {error}"));
+        }
+    }
+
+    pub(super) fn worker_serves(&mut self, landlock: bool) {
+        let device = &self.config.settings.capture.device;
+        let text = format!("knocks are awaited on {device}, UDP port {}", self.config.settings.capture.port);
+        if let Some(lost) = self.lost.take() {
+            self.say(LogLevel::Info, "recovered", &format!("no longer: {lost}"));
+        }
+        self.say(LogLevel::Info, "listening", &text);
+        if !landlock {
+            let text =
+                "this kernel has no Landlock: the worker is confined by seccomp and its lack of capabilities";
+            self.say(LogLevel::Warning, "sandbox", text);
+        }
+        self.notify.ready(&self.headline());
+    }
+
+    /// There is nothing to capture from. The daemon stays, opens nothing, and tries again.
+    pub(super) fn capture_lost(&mut self, sentence: &str) {
+        self.crew.retry_later();
+        if self.lost.as_deref() != Some(sentence) {
+            self.lost = Some(sentence.to_owned());
+            self.say(LogLevel::Error, "degraded", &format!("{sentence}; trying again until it is there"));
+        }
+        // A machine that boots has its guards in force before its network: that is no failed start.
+        self.notify.ready(&self.headline());
+    }
+
+    /// The line that `systemctl status` shows.
+    pub(super) fn headline(&self) -> String {
+        let (profiles, guards) = (self.config.profiles.len(), self.desk.guards.all().len());
+        let state = if self.lost.is_some() { "degraded: no capture; " } else { "" };
+        let profiles = match profiles {
+            0 => "no profile yet: nobody can knock".to_owned(),
+            count => format!("{count} {}", plural(count, "profile")),
+        };
+        match guards {
+            0 => format!("{state}{profiles}; no port is guarded"),
+            count => format!("{state}{profiles}; {count} guarded {}", plural(count, "port")),
+        }
+    }
+
+    /// Interfaces have changed: the configured one may be back, or be another one than the worker has.
+    pub(super) fn follow_interface(&mut self) {
+        let Device::Interface(name) = &self.config.settings.capture.device else { return };
+        let Some(now) = interface_index(name.as_str()) else { return };
+        let captured = self.crew.ready().map(|ready| ready.interface);
+        if captured != Some(now) && !self.crew.is_changing() {
+            self.begin_worker();
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn keep_time(&mut self) -> Result<(), Ended> {
+        let uptime = clock::uptime();
+        if let Some(news) = self.crew.end_late(uptime) {
+            match news {
+                News::Lost { sentence } => self.capture_lost(&sentence),
+                News::Died { sentence } => return Err(self.give_up(&sentence)),
+                _ => {}
+            }
+        }
+        if self.crew.is_retry_due(uptime) && self.can_capture() {
+            self.begin_worker();
+        }
+        if self.notify.is_due(uptime) && !self.crew.ping(0) && self.crew.pid().is_none() {
+            // Nobody serves: there is no interface, or a worker is on its way and has a time limit of its own.
+            self.notify.alive(uptime);
+        }
+        Ok(())
+    }
+
+    /// Whether another attempt has a chance: spares a process every few seconds while the interface is away.
+    fn can_capture(&self) -> bool {
+        match &self.config.settings.capture.device {
+            Device::Interface(name) => interface_index(name.as_str()).is_some(),
+            Device::Any | Device::Nflog(_) | Device::File(_) => true,
+        }
+    }
+}
+
+/// What a worker gets to know: the enabled profiles, in the order of their indices.
+fn brief(config: &Configuration, directories: &super::Directories) -> Brief {
+    let settings = &config.settings;
+    Brief {
+        device: settings.capture.device.to_string(),
+        port: settings.capture.port,
+        server_key: config.server.secret().clone(),
+        gate_key: config.gate.clone(),
+        clients: enabled(config).map(client).collect(),
+        clock: settings.clock,
+        quarantine: quarantine(config),
+        handshakes_per_second: settings.limits.handshakes_per_second,
+        handshakes_per_source: settings.limits.handshakes_per_source,
+        runtime_dir: directories.runtime.clone(),
+        state_dir: directories.state.clone(),
+    }
+}
+
+fn client(profile: &Profile) -> Client {
+    Client {
+        public_key: profile.public_key,
+        psk: profile.psk.clone(),
+        max_age: profile.freshness.max_age,
+        max_ahead: profile.freshness.max_ahead,
+        rules: rules(profile),
+    }
+}
+
+/// The bounds for the requests of a worker with this configuration: the same profiles in the same order as in
+/// its brief.
+fn limits(config: &Configuration) -> Limits {
+    let limits = |profile: &Profile| ProfileLimits { name: profile.name.to_string(), rules: rules(profile) };
+    Limits::new(enabled(config).map(limits).collect())
+}
+
+fn enabled(config: &Configuration) -> impl Iterator<Item = &Profile> {
+    config.profiles.iter().filter(|profile| profile.enabled)
+}
+
+fn rules(profile: &Profile) -> Rules {
+    Rules {
+        open: profile.open.clone(),
+        services: profile.services.iter().map(|(tag, service)| (*tag, service.ports.clone())).collect(),
+        duration: profile.duration,
+        max_duration: profile.max_duration,
+        connections: profile.connections,
+        other_addresses: profile.other_addresses.clone(),
+        max_grants: u16::try_from(profile.max_grants).unwrap_or(u16::MAX),
+    }
+}
+
+/// After this time no knock that was recorded before can be fresh, whatever its profile.
+fn quarantine(config: &Configuration) -> Span {
+    let window = |freshness: &crate::config::Freshness| {
+        freshness.max_age.as_secs().saturating_add(freshness.max_ahead.as_secs())
+    };
+    let longest = config.profiles.iter().map(|profile| window(&profile.freshness)).max();
+    Span::from_secs(longest.unwrap_or(0).max(window(&config.settings.freshness)))
+}
+
+/// How long a status may wait for the worker's pulse.
+pub(super) const PULSE_PATIENCE: Duration = Duration::from_millis(300);

@@ -1,0 +1,333 @@
+//! The worker: sees every packet, decides, and can do nothing but ask.
+//!
+//! Reads its [`Brief`], opens the capture, confines itself, reports ready and waits for `Go`. Then: frame →
+//! segment → knock → grant → mark on disk → request to the monitor. It has no capability, no file but the replay
+//! marks, and no socket but the one to the monitor.
+
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZeroU32;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::brief::{Brief, Client};
+use super::channel::ToMonitor;
+use super::confine::Landlock;
+use super::counters::Counters;
+use super::message::{Farewell, Health, Order, Pulse, Ready, Reason, Refused, Said};
+use crate::capture::{Confined, Filter, Frame, Source, open};
+use crate::clock;
+use crate::config::Clock;
+use crate::crypto::{KeyPair, PublicKey};
+use crate::frame;
+use crate::grant::{ProfileIndex, Request};
+use crate::knock::spa::{ClientKeys, Decoder, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
+use crate::knock::{Fault, Freshness, Knock, Outcome, Rates};
+use crate::policy::{Rules, decide};
+use crate::state::{Mark, Place, State};
+use crate::time::{ClockTrust, Now};
+
+/// How many frames are taken between two looks at the monitor's orders.
+const BATCH: usize = 64;
+
+/// Runs the worker on the socket that the monitor gave it, to its end.
+///
+/// # Errors
+/// When the monitor is gone or says something that it never should.
+pub(super) fn run(channel: &ToMonitor) -> io::Result<()> {
+    let brief = channel.brief()?;
+    let (capture, ready) = match prepare(&brief) {
+        Ok(prepared) => prepared,
+        Err(sentence) => return farewell(channel, Reason::CannotOpen, sentence),
+    };
+    channel.say(&Said::Ready(ready))?;
+    if !wait_for_go(channel)? {
+        return farewell(channel, Reason::Retired, String::new());
+    }
+    let mut worker = Worker::start(channel, capture, brief)?;
+    let (reason, sentence) = worker.work()?;
+    worker.pulse(0)?;
+    worker.state.finish(clock::uptime());
+    farewell(channel, reason, sentence)
+}
+
+fn farewell(channel: &ToMonitor, reason: Reason, sentence: String) -> io::Result<()> {
+    channel.say(&Said::Farewell(Farewell { reason, sentence }))
+}
+
+/// Opens the capture while there is still a capability for it, then gives everything up.
+fn prepare(brief: &Brief) -> Result<(Confined, Ready), String> {
+    let source: Source = brief.device.parse().map_err(|error| format!("{error}"))?;
+    let opened = open(&source, &filter(brief.port)).map_err(|error| error.to_string())?;
+    let interface = opened.interface();
+    let confined =
+        opened.confine(&[&brief.runtime_dir, &brief.state_dir]).map_err(|error| error.to_string())?;
+    let ready = Ready { landlock: confined.confinement().landlock != Landlock::Missing, interface };
+    Ok((confined, ready))
+}
+
+/// What the kernel is to let through: the datagrams that could be a knock.
+fn filter(port: u16) -> Filter {
+    let len = |len: usize| u16::try_from(len).unwrap_or(u16::MAX);
+    Filter::new(port, len(MIN_LEN)..=len(MAX_LEN), len(PAYLOAD_STEP))
+}
+
+/// Waits for the first order; `false` when it is to retire at once.
+fn wait_for_go(channel: &ToMonitor) -> io::Result<bool> {
+    loop {
+        poll(&mut [PollFd::new(channel, PollFlags::IN)], None)?;
+        match channel.heed()? {
+            Some(Order::Go) => return Ok(true),
+            Some(Order::Retire) => return Ok(false),
+            Some(Order::Ping(id)) => channel.say(&Said::Pulse(Pulse { id, ..Pulse::default() }))?,
+            Some(Order::Answer(..)) | None => {}
+        }
+    }
+}
+
+/// What a worker knows about a client beside its keys.
+struct Known {
+    index: ProfileIndex,
+    rules: Rules,
+}
+
+struct Worker<'a> {
+    channel: &'a ToMonitor,
+    capture: Confined,
+    decoder: Decoder,
+    known: HashMap<PublicKey, Known>,
+    state: State,
+    clock: Clock,
+    port: u16,
+    counters: Counters,
+    /// The health that the monitor was told last.
+    told: Health,
+    next_id: u64,
+}
+
+/// Whether the worker goes on.
+type End = Option<(Reason, String)>;
+
+impl<'a> Worker<'a> {
+    fn start(channel: &'a ToMonitor, capture: Confined, brief: Brief) -> io::Result<Self> {
+        let server = KeyPair::from(brief.server_key.clone());
+        let place = Place {
+            runtime: brief.runtime_dir.clone(),
+            state: brief.state_dir.clone(),
+            identity: server.public().identity(),
+        };
+        let (state, recovered) = State::open(place, clock::uptime(), brief.quarantine.duration())?;
+        let mut decoder = decoder(server, &brief)?;
+        decoder.seed(recovered.marks);
+        recovered.recent.into_iter().for_each(|mac1| decoder.seed_ring(mac1));
+        if let Some((until, _)) = recovered.quarantine {
+            decoder.quarantine(until);
+        }
+        let known = (0..)
+            .zip(brief.clients)
+            .map(|(index, Client { public_key, rules, .. })| {
+                (public_key, Known { index: ProfileIndex(index), rules })
+            })
+            .collect();
+        Ok(Self {
+            channel,
+            capture,
+            decoder,
+            known,
+            state,
+            clock: brief.clock,
+            port: brief.port,
+            counters: Counters::default(),
+            told: Health::default(),
+            next_id: 0,
+        })
+    }
+
+    /// Takes frames and orders until there is a reason to end.
+    fn work(&mut self) -> io::Result<(Reason, String)> {
+        loop {
+            let (orders, frames) = self.wait()?;
+            if orders {
+                if let Some(end) = self.heed()? {
+                    return Ok(end);
+                }
+            }
+            if frames {
+                if let Some(end) = self.take_frames(BATCH)? {
+                    return Ok(end);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there is an order or a frame. No time limit: an idle daemon does not wake up.
+    fn wait(&self) -> io::Result<(bool, bool)> {
+        let Some(capture) = self.capture.as_fd() else { return Ok((false, true)) };
+        let mut fds =
+            [PollFd::new(self.channel, PollFlags::IN), PollFd::from_borrowed_fd(capture, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok((false, false)),
+            Err(error) => return Err(error.into()),
+        }
+        let [orders, frames] = fds.map(|fd| !fd.revents().is_empty());
+        Ok((orders, frames))
+    }
+
+    fn heed(&mut self) -> io::Result<End> {
+        match self.channel.heed()? {
+            Some(Order::Ping(id)) => {
+                self.pulse(id)?;
+                // The kernel does not wake anybody when an interface goes that was down before.
+                return self.take_frames(BATCH);
+            }
+            Some(Order::Retire) => {
+                self.take_frames(usize::MAX)?;
+                return Ok(Some((Reason::Retired, String::new())));
+            }
+            Some(Order::Go | Order::Answer(..)) | None => {}
+        }
+        Ok(None)
+    }
+
+    fn pulse(&mut self, id: u64) -> io::Result<()> {
+        if let Ok(stats) = self.capture.stats() {
+            self.counters.set_lost(stats.dropped);
+        }
+        self.told = self.health(clock::read(self.clock));
+        let counters = self.counters.numbers().to_vec();
+        self.channel.say(&Said::Pulse(Pulse { id, health: self.told, counters }))
+    }
+
+    /// Tells the monitor unasked when something has broken or healed.
+    fn tell_health(&mut self, now: Now) -> io::Result<()> {
+        if self.health(now) == self.told { Ok(()) } else { self.pulse(0) }
+    }
+
+    fn health(&self, now: Now) -> Health {
+        Health {
+            runtime_unwritable: !self.state.is_runtime_writable(),
+            state_unwritable: !self.state.is_state_writable(),
+            quarantined: self.decoder.is_quarantined(now.uptime),
+            clock_unsynchronised: now.trust == ClockTrust::Unsynchronised,
+        }
+    }
+
+    /// Takes frames until there are none, `limit` were taken, or there is a reason to end.
+    fn take_frames(&mut self, limit: usize) -> io::Result<End> {
+        for _ in 0..limit {
+            let now = clock::read(self.clock);
+            let seen = match self.capture.next_frame() {
+                Ok(Some(frame)) => see(&frame, self.port, now, &mut self.decoder, &mut self.counters),
+                Ok(None) => return Ok(self.end_of_file()),
+                Err(error) => return Ok(Some((Reason::CaptureLost, error.to_string()))),
+            };
+            if let Some((outcome, from_outside)) = seen {
+                self.act(outcome, from_outside, now)?;
+            }
+        }
+        Ok(None)
+    }
+
+    fn end_of_file(&self) -> End {
+        self.capture.is_at_end().then(|| (Reason::EndOfFile, String::new()))
+    }
+
+    fn act(&mut self, outcome: Outcome, from_outside: bool, now: Now) -> io::Result<()> {
+        match outcome {
+            Outcome::Dropped(reason) => {
+                self.counters.dropped(reason);
+                Ok(())
+            }
+            Outcome::Refused { client, source, fault } => {
+                let Some(known) = self.known.get(&client) else { return Ok(()) };
+                let said = Refused {
+                    profile: known.index,
+                    source,
+                    name: fault.name().to_owned(),
+                    sentence: fault.to_string(),
+                };
+                if let (Fault::Quarantine { .. }, Some(counter)) = (&fault, self.decoder.mark(&client)) {
+                    // Used up by the refusal, and not to be good again after a restart.
+                    self.state.persist(&Mark { client, counter, mac1: [0; 16] });
+                }
+                self.refuse(said)?;
+                self.tell_health(now)
+            }
+            Outcome::Knock(knock) => {
+                self.knock(&knock, from_outside)?;
+                self.tell_health(now)
+            }
+        }
+    }
+
+    /// A fresh and authentic knock: spent whatever the policy says, and written down before the monitor hears of
+    /// it.
+    fn knock(&mut self, knock: &Knock, from_outside: bool) -> io::Result<()> {
+        let Some(known) = self.known.get(&knock.client) else { return Ok(()) };
+        let index = known.index;
+        let decision = decide(index, &known.rules, knock);
+        self.decoder.spend(knock);
+        self.state.persist(&Mark { client: knock.client, counter: knock.counter, mac1: knock.mac1 });
+        match decision {
+            Ok(grant) => {
+                self.counters.knock();
+                self.next_id += 1;
+                let request = Request { id: self.next_id, counter: knock.counter, from_outside, grant };
+                self.channel.say(&Said::Request(request))
+            }
+            Err(refusal) => self.refuse(Refused {
+                profile: index,
+                source: knock.source,
+                name: refusal.name().to_owned(),
+                sentence: refusal.to_string(),
+            }),
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused) -> io::Result<()> {
+        self.counters.refused();
+        self.channel.say(&Said::Refused(refused))
+    }
+}
+
+/// From frame to outcome, and whether the packet came from outside this host; `None` for what is no candidate.
+fn see(
+    frame: &Frame<'_>,
+    port: u16,
+    now: Now,
+    decoder: &mut Decoder,
+    counters: &mut Counters,
+) -> Option<(Outcome, bool)> {
+    counters.frame();
+    let segment = match frame::parse(frame.link, frame.bytes, frame.wire_len) {
+        Ok(segment) => segment,
+        Err(reason) => {
+            counters.no_segment(reason);
+            return None;
+        }
+    };
+    if segment.port != port {
+        counters.other_port();
+        return None;
+    }
+    // A packet to oneself goes over loopback, with one address at both ends.
+    let from_outside = segment.source != segment.destination && !segment.source.is_loopback();
+    Some((decoder.receive(&segment, now), from_outside))
+}
+
+fn decoder(server: KeyPair, brief: &Brief) -> io::Result<Decoder> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+    let clients = brief.clients.iter().map(|client| ClientKeys {
+        public: client.public_key,
+        psk: client.psk.clone(),
+        freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
+    });
+    let one = NonZeroU32::MIN;
+    let rates = Rates {
+        all: NonZeroU32::new(brief.handshakes_per_second).unwrap_or(one),
+        source: NonZeroU32::new(brief.handshakes_per_source).unwrap_or(one),
+    };
+    Ok(Decoder::new(server, &brief.gate_key, clients, rates, seed, clock::RELEASED))
+}

@@ -1,0 +1,326 @@
+//! A profile: a client known to the server, and what it may open. From the text of `profiles.d/NAME.toml` to a
+//! value here, pure; `store` writes and removes the files.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::config::{
+    Freshness, Report, Services, Syntax, Table, freshness, key_hint, limits, merged, parse, value,
+};
+use crate::crypto::{Psk, PublicKey, Secret};
+use crate::grant::Uses;
+use crate::knock::{ServiceTag, service_tag};
+use crate::text::{Network, PortError, PortRange, ProfileName, ServiceName, Span};
+
+mod store;
+mod weak;
+
+pub use store::{NewProfile, StoreError, remove_profile, write_profile};
+pub use weak::is_weak;
+
+/// A client known to the server, and what it may open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The file's name without its ending.
+    pub name: ProfileName,
+    /// Who the client is.
+    pub public_key: PublicKey,
+    /// The secret shared with it besides; all-zero when there is none.
+    pub psk: Psk,
+    /// What `open` says, as written.
+    pub opens: Vec<Opens>,
+    /// All ports of `open`, services resolved: sorted, disjoint, neighbours joined.
+    pub open: Vec<PortRange>,
+    /// The services of `open`, by the tag that a knock carries.
+    pub services: BTreeMap<ServiceTag, Service>,
+    /// How long a grant lasts when the knock does not say.
+    pub duration: Span,
+    /// The longest grant.
+    pub max_duration: Span,
+    /// How many connections a grant is for.
+    pub connections: Uses,
+    /// The addresses besides the packet's own source that the client may open ports for.
+    pub other_addresses: Vec<Network>,
+    /// Live grants that this profile may have.
+    pub max_grants: u32,
+    /// Whether its knocks are heard at all.
+    pub enabled: bool,
+    /// The ways in which it may knock; at least one.
+    pub methods: Vec<Method>,
+    /// How old or early its knocks may be: its own, or the server's.
+    pub freshness: Freshness,
+}
+
+impl Profile {
+    /// Whether client and server share a secret besides their keys.
+    #[must_use]
+    pub fn has_psk(&self) -> bool {
+        self.psk != Secret::new([0; 32])
+    }
+}
+
+/// A service that a profile may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its ports, merged.
+    pub ports: Vec<PortRange>,
+}
+
+/// One entry of `open`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Opens {
+    /// Ports: `tcp/22`.
+    Ports(PortRange),
+    /// A service by its name: `ssh`.
+    Service(ServiceName),
+}
+
+impl fmt::Display for Opens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ports(ports) => write!(f, "{ports}"),
+            Self::Service(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl FromStr for Opens {
+    type Err = String;
+
+    /// What has a slash, or no letter, is meant as ports.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('/') || !text.bytes().any(|byte| byte.is_ascii_alphabetic()) {
+            return text.parse().map(Self::Ports).map_err(|error: PortError| error.to_string());
+        }
+        let wrong =
+            |_| format!("`{}` is neither ports nor a service; write tcp/22, or ssh", text.escape_debug());
+        text.parse().map(Self::Service).map_err(wrong)
+    }
+}
+
+/// A way to knock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// One encrypted datagram.
+    Spa,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spa => f.write_str("spa"),
+        }
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "spa" => Ok(Self::Spa),
+            _ => Err(format!("`{}` is no method; use \"spa\"", text.escape_debug())),
+        }
+    }
+}
+
+/// A profile, and the lines that checks across files have to name.
+#[derive(Debug)]
+pub(crate) struct ReadProfile {
+    pub(crate) profile: Profile,
+    pub(crate) key_line: u32,
+    pub(crate) connections_line: u32,
+}
+
+/// What a profile takes from the daemon's settings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Server<'a> {
+    /// The services that `open` may name; `None` when they could not be read, so that nothing is said of them.
+    pub(crate) services: Option<&'a Services>,
+    /// What holds where the profile says nothing.
+    pub(crate) freshness: Freshness,
+}
+
+/// Reads one profile; what is wrong goes to the report. `None` when there is too little to go on with.
+pub(crate) fn read(
+    name: ProfileName,
+    text: &str,
+    syntax: Syntax,
+    server: Server<'_>,
+    report: &Report,
+) -> Option<ReadProfile> {
+    let node = parse(text, syntax, report)?;
+    let table = Table::root(&node, KEYS, report);
+    let public_key = public_key(&table);
+    let psk = psk(&table);
+    let (opens, open, services) = open(&table, server.services);
+    let (duration, max_duration) = durations(&table);
+    let profile = Profile {
+        name,
+        public_key: public_key.unwrap_or(PublicKey([0; 32])),
+        psk,
+        opens,
+        open,
+        services,
+        duration,
+        max_duration,
+        connections: table.choice("connections", CONNECTIONS).map(value).unwrap_or_default(),
+        other_addresses: other_addresses(&table),
+        max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
+        enabled: table.boolean("enabled").is_none_or(value),
+        methods: methods(&table),
+        freshness: freshness(&table, server.freshness),
+    };
+    if !profile.enabled {
+        table.warn("enabled", "this profile is switched off; its knocks are refused");
+    }
+    public_key?;
+    Some(ReadProfile {
+        profile,
+        key_line: table.line("public_key"),
+        connections_line: table.line("connections"),
+    })
+}
+
+pub(crate) fn public_key(table: &Table<'_>) -> Option<PublicKey> {
+    let hint = "use the client's public key in base64, as `knockd-rs keygen` prints it";
+    if !table.has("public_key") {
+        table.missing("public_key", hint);
+    }
+    let read = |text: &str| text.parse::<PublicKey>().map_err(|_| key_hint(text));
+    let key = table.read_with("public_key", hint, read)?.value;
+    if is_weak(&key) {
+        table.error(
+            "public_key",
+            "a weak key: every secret made with it is known to all; make another with \
+            `knockd-rs keygen`",
+        );
+    }
+    Some(key)
+}
+
+fn psk(table: &Table<'_>) -> Psk {
+    let none = Secret::new([0; 32]);
+    let read = |text: &str| Psk::from_base64(text).map_err(|_| key_hint(text));
+    let hint = "use 32 random bytes in base64, or leave it out";
+    match table.read_with("psk", hint, read) {
+        Some(found) if found.value == none => {
+            table.error(
+                "psk",
+                "is all zero, which is no secret; use 32 random bytes in base64, or leave it out",
+            );
+            none
+        }
+        found => found.map_or(none, value),
+    }
+}
+
+type OpenPorts = (Vec<Opens>, Vec<PortRange>, BTreeMap<ServiceTag, Service>);
+
+fn open(table: &Table<'_>, services: Option<&Services>) -> OpenPorts {
+    let written = table.list::<Opens>("open", "\"tcp/22\"");
+    if !table.has("open") {
+        table.missing("open", "name at least one service or port, such as open = [\"tcp/22\"]");
+    } else if table.is_empty_list("open") {
+        table.error("open", "is empty; name at least one service or port, such as \"tcp/22\"");
+    }
+    let (mut ports, mut named) = (Vec::new(), BTreeMap::new());
+    for found in &written {
+        match (&found.value, services) {
+            (Opens::Ports(range), _) => ports.push(*range),
+            (Opens::Service(_), None) => {}
+            (Opens::Service(name), Some(services)) => match services.get(name) {
+                Some(of_service) => {
+                    ports.extend(of_service);
+                    let service = Service { name: name.clone(), ports: of_service.clone() };
+                    named.insert(service_tag(name.as_str()), service);
+                }
+                None => table.error_at(found.line, "open", unknown_service(name, services)),
+            },
+        }
+    }
+    (written.into_iter().map(value).collect(), merged(ports), named)
+}
+
+fn unknown_service(name: &ServiceName, services: &Services) -> String {
+    if services.is_empty() {
+        return format!(
+            "no service `{name}`; add it to [services] in knockd-rs.toml, or write ports: tcp/22"
+        );
+    }
+    let known: Vec<&str> = services.keys().take(20).map(ServiceName::as_str).collect();
+    let more = if services.len() > known.len() { ", ..." } else { "" };
+    format!("no service `{name}`; use {}{more}, or ports: tcp/22", known.join(", "))
+}
+
+/// `duration` and `max_duration`. Where only one is written, the other gives way to it.
+fn durations(table: &Table<'_>) -> (Span, Span) {
+    let duration = table.span("duration", limits::GRANT);
+    let max = table.span("max_duration", limits::GRANT);
+    if let (Some(duration), Some(max)) = (duration, max) {
+        if duration.value > max.value {
+            table.error(
+                "duration",
+                format!("{} is more than max_duration, {}; use at most that", duration.value, max.value),
+            );
+        }
+    }
+    let written = duration.map_or(DEFAULT_DURATION, value);
+    let longest = max.map_or(DEFAULT_MAX.max(written), value);
+    if longest > limits::LONG_GRANT {
+        let key = if max.is_some() { "max_duration" } else { "duration" };
+        table.warn(key, format!("{longest} is long for an open port; a knock can renew a shorter grant"));
+    }
+    (written.min(longest), longest)
+}
+
+fn other_addresses(table: &Table<'_>) -> Vec<Network> {
+    let found = table.list::<Network>("other_addresses", "\"10.0.0.0/8\"");
+    for network in found.iter().filter(|found| found.value.prefix() == 0) {
+        table.warn(
+            "other_addresses",
+            format!("{} lets this client open ports to every address", network.value),
+        );
+    }
+    found.into_iter().map(value).collect()
+}
+
+pub(crate) fn methods(table: &Table<'_>) -> Vec<Method> {
+    if !table.has("methods") {
+        return vec![Method::Spa];
+    }
+    if table.is_empty_list("methods") {
+        table.error("methods", "is empty, so that no knock is heard; use [\"spa\"], or enabled = false");
+    }
+    let mut methods: Vec<Method> = table.list("methods", "\"spa\"").into_iter().map(value).collect();
+    methods.sort();
+    methods.dedup();
+    methods
+}
+
+/// Short: a grant is there to let one connection begin, which then lives on without it.
+pub const DEFAULT_DURATION: Span = Span::from_secs(15);
+/// What a client gets at most when its profile does not say.
+pub const DEFAULT_MAX: Span = Span::from_secs(3_600);
+/// Live grants of a profile that does not say.
+pub const DEFAULT_GRANTS: u32 = 16;
+
+const CONNECTIONS: &[(&str, Uses)] = &[("single", Uses::Once), ("many", Uses::Many)];
+const KEYS: &[&str] = &[
+    "public_key",
+    "psk",
+    "open",
+    "duration",
+    "max_duration",
+    "connections",
+    "other_addresses",
+    "max_grants",
+    "enabled",
+    "methods",
+    "max_age",
+    "max_ahead",
+];

@@ -1,0 +1,208 @@
+//! Writing and removing profile files, for `knockd-rs profile add` and `remove`.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{DEFAULT_DURATION, DEFAULT_GRANTS, DEFAULT_MAX, Method, Opens, Server, read};
+use crate::config::{ConfigError, PROFILES_DIR, Report, Settings, Syntax};
+use crate::crypto::{Psk, PublicKey};
+use crate::files::{self, FileError, Private, SYSTEM_USER};
+use crate::grant::Uses;
+use crate::text::{Network, ProfileName, Span};
+
+/// What a new profile is to say; `None` leaves a key out, with its default in a comment.
+#[derive(Clone, Debug)]
+pub struct NewProfile {
+    /// The client's key.
+    pub public_key: PublicKey,
+    /// The shared secret, if there is to be one.
+    pub psk: Option<Psk>,
+    /// What it may open; at least one.
+    pub open: Vec<Opens>,
+    /// How long a grant lasts by default.
+    pub duration: Option<Span>,
+    /// The longest grant.
+    pub max_duration: Option<Span>,
+    /// How many connections a grant is for.
+    pub connections: Uses,
+    /// For which other addresses it may ask.
+    pub other_addresses: Vec<Network>,
+}
+
+impl NewProfile {
+    /// The file's text: every key with its meaning, those left out as comments.
+    #[must_use]
+    pub fn to_toml(&self, name: &ProfileName) -> Zeroizing<String> {
+        let (open, others) = (list(&self.open), list(&self.other_addresses));
+        let longest = DEFAULT_MAX.max(self.duration.unwrap_or_default());
+        let durations = [
+            span("duration", self.duration, DEFAULT_DURATION),
+            span("max_duration", self.max_duration, longest),
+        ];
+        let rest =
+            format!("#max_grants = {DEFAULT_GRANTS}\n#enabled = true\n#methods = [\"{}\"]", Method::Spa);
+        let entries = [
+            (PUBLIC_KEY, format!("public_key = \"{}\"", self.public_key)),
+            (OPEN, format!("open = {open}")),
+            (DURATIONS, durations.join("\n")),
+            (CONNECTIONS, format!("connections = \"{}\"", self.connections)),
+            (OTHER_ADDRESSES, format!("other_addresses = {others}")),
+            (REST, rest),
+            (FRESHNESS, "#max_age = \"3m\"\n#max_ahead = \"3m\"".to_owned()),
+        ];
+        // Room for all of it: growing would leave copies of the secret behind.
+        let mut text = Zeroizing::new(String::with_capacity(4096 + open.len() + others.len()));
+        let mut add = |pieces: &[&str]| pieces.iter().for_each(|piece| text.push_str(piece));
+        add(&[
+            "# Client `",
+            name.as_str(),
+            "` of knockd-rs; see knockd-rs(5). In force after: knockd-rs reload\n",
+        ]);
+        for (comment, line) in &entries {
+            add(&["\n# ", comment, "\n", line, "\n"]);
+            if *comment == PUBLIC_KEY {
+                match self.psk.as_ref().map(Psk::to_base64) {
+                    Some(psk) => add(&["\n# ", PSK, "\npsk = \"", &psk, "\"\n"]),
+                    None => add(&["\n# ", NO_PSK, "\n#psk = \"\"\n"]),
+                }
+            }
+        }
+        text
+    }
+}
+
+/// A key with the value wanted, or as a comment with its default.
+fn span(key: &str, wanted: Option<Span>, default: Span) -> String {
+    match wanted {
+        Some(span) => format!("{key} = \"{span}\""),
+        None => format!("#{key} = \"{default}\""),
+    }
+}
+
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    let quoted: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+const PUBLIC_KEY: &str = "The client's X25519 public key.";
+const PSK: &str = "A secret shared with the client: keeps knocks safe should X25519 ever be broken.";
+const NO_PSK: &str =
+    "32 random bytes in base64, shared with the client: keeps knocks safe should X25519 be broken.";
+const OPEN: &str = "What it may open: services from knockd-rs.toml, or ports such as tcp/22.";
+const DURATIONS: &str = "How long a port stays open when the knock does not say, and at most: 1s to 30d.";
+const CONNECTIONS: &str =
+    "\"single\": each grant lets one connection in. \"many\": the client may ask for any number.";
+const OTHER_ADDRESSES: &str = "Networks, besides the address it knocks from, for which it may open ports.";
+const REST: &str = "Live grants at one time, whether its knocks are heard, and how it may knock.";
+const FRESHNESS: &str =
+    "How old, or how far ahead of this server's clock, a knock may be: [freshness] unless set here.";
+
+/// Writes `profiles.d/NAME.toml` for `profile add`: mode 0640, and group `knockd-rs` where this runs as root and
+/// that group exists. The text is read back before it is written, by the rules of [`crate::config::load`].
+///
+/// # Errors
+/// [`StoreError`]: the name is taken, the profile would be refused, or the file cannot be written.
+pub fn write_profile(
+    dir: &Path,
+    name: &ProfileName,
+    profile: &NewProfile,
+    settings: &Settings,
+) -> Result<PathBuf, StoreError> {
+    let relative = format!("{PROFILES_DIR}/{name}.toml");
+    let text = profile.to_toml(name);
+    let report = Report::new(&relative);
+    let server = Server { services: Some(&settings.services), freshness: settings.freshness };
+    read(name.clone(), &text, Syntax::Toml, server, &report);
+    let (errors, _) = report.into_parts();
+    if !errors.is_empty() {
+        return Err(StoreError::Refused(errors));
+    }
+    if dir.join(PROFILES_DIR).join(format!("{name}.json")).exists() {
+        return Err(StoreError::Taken(name.clone()));
+    }
+    make_dir(&dir.join(PROFILES_DIR))?;
+    let path = dir.join(&relative);
+    let private = Private { mode: 0o640, group: daemon_group(), ..Private::NEW };
+    match files::write(&path, text.as_bytes(), private) {
+        Err(FileError { fault: files::FileFault::Exists, .. }) => Err(StoreError::Taken(name.clone())),
+        other => Ok(other.map(|()| path)?),
+    }
+}
+
+/// Removes a profile's file, whichever its ending.
+///
+/// # Errors
+/// [`StoreError::Unknown`] when there is none, [`StoreError::File`] when it cannot be removed.
+pub fn remove_profile(dir: &Path, name: &ProfileName) -> Result<PathBuf, StoreError> {
+    let profiles = dir.join(PROFILES_DIR);
+    let paths = ["toml", "json"].map(|ending| profiles.join(format!("{name}.{ending}")));
+    // symlink_metadata: a link that leads nowhere is there all the same.
+    let Some(path) = paths.into_iter().find(|path| path.symlink_metadata().is_ok()) else {
+        return Err(StoreError::Unknown(name.clone()));
+    };
+    let removed = std::fs::remove_file(&path).and_then(|()| files::sync_dir(&profiles));
+    removed.map_err(|error| FileError { path: path.clone(), fault: error.into() })?;
+    Ok(path)
+}
+
+/// The daemon's group, where this runs as root and so can give files to it.
+fn daemon_group() -> Option<u32> {
+    rustix::process::geteuid().is_root().then(|| files::group(SYSTEM_USER)).flatten()
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let made = std::fs::DirBuilder::new().mode(0o750).create(path);
+    match made {
+        Ok(()) => {
+            let given =
+                daemon_group().map_or(Ok(()), |group| std::os::unix::fs::chown(path, None, Some(group)));
+            Ok(given.map_err(|error| FileError { path: path.to_owned(), fault: error.into() })?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(FileError { path: path.to_owned(), fault: error.into() }.into()),
+    }
+}
+
+/// A profile could not be added or removed.
+#[derive(Debug)]
+pub enum StoreError {
+    /// There is a profile of this name.
+    Taken(ProfileName),
+    /// There is no profile of this name.
+    Unknown(ProfileName),
+    /// The daemon would refuse it.
+    Refused(Vec<ConfigError>),
+    /// The file cannot be written or removed.
+    File(FileError),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken(name) => {
+                write!(
+                    f,
+                    "there is a profile `{name}`; remove it first (knockd-rs profile remove {name}) or choose another name"
+                )
+            }
+            Self::Unknown(name) => write!(f, "there is no profile `{name}`; see: knockd-rs profile list"),
+            Self::Refused(errors) => {
+                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::File(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}

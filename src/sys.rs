@@ -1,0 +1,111 @@
+//! The `unsafe` that is left where no crate has a safe call: two system calls, each in one short function.
+//!
+//! `nft/elem.rs` is the only other file with `unsafe`. Capabilities, prctl and signals come from rustix.
+#![allow(unsafe_code, reason = "this file is where it lives")]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+/// What the kernel says about its own clock (`adjtimex(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelClock {
+    /// A time daemon keeps it.
+    Synchronised,
+    /// Nothing has set it, or not for long (`TIME_ERROR`, `STA_UNSYNC`).
+    Unsynchronised,
+    /// This process may not ask: systemd's `ProtectClock=` answers `EPERM`.
+    NotPermitted,
+}
+
+/// Asks the kernel whether its clock is synchronised. Changes nothing.
+///
+/// # Errors
+/// What `adjtimex(2)` answered, other than that asking is not permitted.
+pub fn kernel_clock() -> io::Result<KernelClock> {
+    // SAFETY: `timex` is a C struct of integers, for which all bits zero is a value; `modes` = 0 means reading.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a whole `timex` that lives through the call; the kernel fills it and keeps nothing.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state == -1 {
+        let error = io::Error::last_os_error();
+        let refused = error.kind() == io::ErrorKind::PermissionDenied;
+        return if refused { Ok(KernelClock::NotPermitted) } else { Err(error) };
+    }
+    let unsynchronised = state == libc::TIME_ERROR || timex.status & libc::STA_UNSYNC != 0;
+    Ok(if unsynchronised { KernelClock::Unsynchronised } else { KernelClock::Synchronised })
+}
+
+/// The number of the interface that a packet socket is bound to: 0 for all, -1 when it was removed
+/// (`packet(7)`, `sll_ifindex`).
+///
+/// # Errors
+/// What `getsockname(2)` answered, or that `fd` is no packet socket.
+pub(crate) fn packet_interface(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: `sockaddr_ll` is a C struct of integers, for which all bits zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let size = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
+    let mut length = size;
+    // SAFETY: `address` has room for `length` bytes, the kernel writes no more than that; `fd` is open, borrowed.
+    let answer = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &raw mut length) };
+    match answer {
+        0 if i32::from(address.sll_family) == libc::AF_PACKET => Ok(address.sll_ifindex),
+        0 => Err(io::Error::other("not a packet socket")),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The supplementary groups of the process at the other end of a unix socket (`SO_PEERGROUPS`, Linux 4.13): what
+/// the kernel knew when it connected.
+///
+/// # Errors
+/// What `getsockopt(2)` answered.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    /// `NGROUPS_MAX` (`linux/limits.h`).
+    const MOST: usize = 65_536;
+    const SO_PEERGROUPS: libc::c_int = 59;
+    let mut groups: Vec<u32> = vec![0; MOST];
+    let mut length = libc::socklen_t::try_from(MOST * size_of::<u32>()).unwrap_or(0);
+    // SAFETY: `groups` has room for `length` bytes, the kernel writes no more than that; the socket is open, borrowed.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    groups.truncate(usize::try_from(length).unwrap_or(0) / size_of::<u32>());
+    Ok(groups)
+}
+
+/// A library's descriptor, borrowed for as long as the library's own object is.
+#[must_use]
+pub fn borrow<T>(_owner: &T, descriptor: RawFd) -> BorrowedFd<'_> {
+    // SAFETY: the callers pass the descriptor that `_owner` keeps open until it is dropped, which the lifetime of the
+    // result does not outlive.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_has_an_opinion_of_its_clock() {
+        kernel_clock().unwrap();
+    }
+
+    #[test]
+    fn another_socket_is_not_taken_for_a_packet_socket() {
+        let socket = UnixDatagram::unbound().unwrap();
+        assert!(packet_interface(socket.as_fd()).is_err());
+    }
+}
