@@ -164,8 +164,7 @@ fn profiles(out: &mut String, profiles: &[ProfileStatus], now: u64, style: Style
             writeln!(out, "  none: nobody can knock; `knockd-rs profile add NAME --open tcp/22` makes one");
         return;
     }
-    let _ =
-        writeln!(out, "  {:<16} {:<20} {:<14} {:<10} OPENS", "NAME", "KEY", "LAST KNOCK", "DURATION");
+    let _ = writeln!(out, "  {:<16} {:<20} {:<14} {:<10} OPENS", "NAME", "KEY", "LAST KNOCK", "DURATION");
     for profile in profiles.iter().take(MAX_GRANTS_SHOWN) {
         let last = match profile.last_knock {
             _ if !profile.enabled => "disabled".to_owned(),

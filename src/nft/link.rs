@@ -36,6 +36,8 @@ impl Link {
     /// Opens a socket; `groups` is a bit mask of multicast groups to listen to.
     pub(super) fn open(groups: u32) -> io::Result<Self> {
         let socket = Socket::open(Bus::Netfilter)?;
+        // libmnl opens it without: nft and the worker would inherit it, and with it the table's ownership.
+        rustix::io::fcntl_setfd(descriptor(&socket), rustix::io::FdFlags::CLOEXEC)?;
         socket.bind(groups, 0)?;
         // Beyond net.core.{w,r}mem_max with CAP_NET_ADMIN, up to them without; a small buffer is no error:
         // what does not fit is refused (EMSGSIZE) or reported as lost (ENOBUFS).

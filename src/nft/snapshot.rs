@@ -95,7 +95,7 @@ impl Snapshot {
             chain.name == "guard" && chain.hook == Some((NF_INET_PRE_ROUTING, NF_IP_PRI_MANGLE))
         };
         !self.table.0
-            && matches!(*base, [chain] if right(&chain))
+            && matches!(*base, [chain] if right(chain))
             && self.rules.len() == count("add rule ")
             && self.sets.len() >= count("add set ") + count("add map ")
     }

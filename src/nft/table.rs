@@ -7,6 +7,8 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -75,9 +77,7 @@ impl Table {
     pub fn start(options: TableOptions, guards: &[Guarded]) -> Result<Self, FirewallError> {
         let (link, watch) = (open(0)?, Watch::open().map_err(opening)?);
         let mut table = Self { link, watch, options, ownership: Ownership::Watched, loaded: None };
-        if Header::read(&mut table.link).map_err(reading)?.is_some_and(|header| header.owner.is_some()) {
-            return Err(FirewallError::OwnedElsewhere);
-        }
+        let existed = await_disowned(&mut table.link)?;
         let live = table.guards().or_else(or_none)?;
         let edits = reconcile(&live, guards)?;
         // Written once before anything is touched: a mistake in the options leaves no trace.
@@ -85,11 +85,16 @@ impl Table {
         let found = table.prepare()?;
         let base = if found { Base::Kept } else { Base::Nothing };
         let text = script(base, &table.options, &edits)?;
-        if let Err(refused) = load(&text) {
-            table.replace(refused, guards, &live)?;
+        let loaded = load(&text).or_else(|refused| table.replace(refused, guards, &live));
+        match loaded.and_then(|()| table.settle()) {
+            Ok(()) => Ok(table),
+            Err(error) if existed => Err(error),
+            Err(error) => {
+                // What was made here is half a table at most; the reason for that is the error to report.
+                let _ = remove(&mut table.link);
+                Err(error)
+            }
         }
-        table.settle()?;
-        Ok(table)
     }
 
     /// How the table is protected.
@@ -135,9 +140,7 @@ impl Table {
         self.link = open(0)?;
         self.ownership = Ownership::Watched;
         self.loaded = None;
-        if Header::read(&mut self.link).map_err(reading)?.is_some_and(|header| header.owner.is_some()) {
-            return Err(FirewallError::OwnedElsewhere);
-        }
+        await_disowned(&mut self.link)?;
         let found = self.prepare()?;
         let persistent =
             Header::read(&mut self.link).map_err(reading)?.is_some_and(|header| header.is_persistent());
@@ -186,6 +189,16 @@ impl Table {
         remove(&mut self.link)
     }
 
+    /// Deletes the table that an earlier daemon left behind, if any: what a purge needs.
+    ///
+    /// # Errors
+    /// [`FirewallError::OwnedElsewhere`] while a daemon that owns it is running, [`FirewallError::NotPermitted`].
+    pub fn purge() -> Result<(), FirewallError> {
+        let mut link = open(0)?;
+        await_disowned(&mut link)?;
+        remove(&mut link)
+    }
+
     /// Makes sure that there is a table to fill, and says whether nft has to leave out `add table`.
     fn prepare(&mut self) -> Result<bool, FirewallError> {
         if Header::read(&mut self.link).map_err(reading)?.is_some() {
@@ -204,7 +217,7 @@ impl Table {
     }
 
     /// Loading over the table that is there has failed, an upgrade with other sets for instance: makes it
-    /// anew, in one transaction, with all that is in force. `refused` is reported where that fails, too.
+    /// anew, in one transaction, with all that is in force, as a plain one (nft cannot spell the flags). `refused` is reported where that fails, too.
     fn replace(
         &mut self,
         refused: FirewallError,
@@ -219,7 +232,10 @@ impl Table {
             |live: &&LiveGuard| guards.iter().all(|g| g.ports.intersection(&live.guard.ports).is_none());
         let expiring = live.iter().filter(|live| live.guard.lifetime.is_some()).filter(apart);
         all.extend(expiring.map(|live| live.guard.clone()));
-        let doors: Vec<_> = self.doors().or_else(or_none)?.into_iter().map(|live| live.door).collect();
+        // Another version's table may lack a set; the grants in the others live on all the same.
+        let entries = self.entries(or_none)?;
+        let unspent = entries.iter().filter(|entry| !entry.is_spent());
+        let doors: Vec<_> = unspent.map(|entry| entry.live_door().door).collect();
         load(&script(Base::Replaced, &self.options, &everything(&doors, &all)?)?).map_err(|_| refused)
     }
 
@@ -242,12 +258,13 @@ impl Table {
         }
     }
 
-    fn entries(&mut self) -> Result<Vec<Entry>, FirewallError> {
+    /// All grants; `absent` decides what a missing set means.
+    fn entries(&mut self, absent: Absent) -> Result<Vec<Entry>, FirewallError> {
         let mut entries = Vec::new();
         for (kind, family) in Kind::ALL.into_iter().flat_map(|kind| Family::BOTH.map(|family| (kind, family)))
         {
             let slot = slot(kind, family);
-            let elements = elements(&mut self.link, &slot)?;
+            let elements = elements(&mut self.link, &slot).or_else(absent)?;
             entries.extend(elements.iter().filter_map(|e| Entry::parse(e, kind, slot.shape, family)));
         }
         Ok(entries)
@@ -257,7 +274,7 @@ impl Table {
 impl Firewall for Table {
     fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         let needs = needs(changes, Layout::default());
-        let doors = if needs.doors { self.entries()? } else { Vec::new() };
+        let doors = if needs.doors { self.entries(Err)? } else { Vec::new() };
         let guards = if needs.guards { self.guards()? } else { Vec::new() };
         let mut live = Live { doors, guards: guards.into_iter().map(|live| live.guard).collect() };
         let edits = plan(changes, &mut live, Layout::default())?;
@@ -266,7 +283,7 @@ impl Firewall for Table {
     }
 
     fn doors(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
-        let entries = self.entries()?;
+        let entries = self.entries(Err)?;
         Ok(entries.iter().filter(|entry| !entry.is_spent()).map(Entry::live_door).collect())
     }
 
@@ -275,16 +292,6 @@ impl Firewall for Table {
             .iter()
             .filter_map(|element| parse_guard(element))
             .collect())
-    }
-}
-
-impl Table {
-    /// Deletes the table that an earlier daemon left behind, if any: what a purge needs.
-    ///
-    /// # Errors
-    /// [`FirewallError::NotPermitted`], also while a daemon that owns it is running.
-    pub fn purge() -> Result<(), FirewallError> {
-        remove(&mut open(0)?)
     }
 }
 
@@ -352,6 +359,19 @@ fn everything(doors: &[Door], guards: &[Guarded]) -> Result<Vec<Edit>, FirewallE
     Ok(edits)
 }
 
+/// Waits until nobody owns the table, for a moment: the socket of a process that has just ended can live on in a
+/// child of it that is about to call `exec`. Says whether there is a table.
+fn await_disowned(link: &mut Link) -> Result<bool, FirewallError> {
+    for _ in 0..20 {
+        let header = Header::read(link).map_err(reading)?;
+        if header.is_none_or(|header| header.owner.is_none()) {
+            return Ok(header.is_some());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Err(FirewallError::OwnedElsewhere)
+}
+
 /// Creates or adopts the table for `link`'s socket.
 fn claim(link: &mut Link) -> Result<(), Refused> {
     let attributes = Attributes::default().text(1, NAME).u32(2, Header::OWNER | Header::PERSIST);
@@ -373,6 +393,8 @@ fn is_unsupported(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::OPNOTSUPP | Errno::INVAL))
 }
+
+type Absent = fn(FirewallError) -> Result<Vec<Vec<u8>>, FirewallError>;
 
 fn or_none<T>(error: FirewallError) -> Result<Vec<T>, FirewallError> {
     if matches!(error, FirewallError::Missing(_)) { Ok(Vec::new()) } else { Err(error) }
