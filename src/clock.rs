@@ -31,17 +31,39 @@ pub fn uptime() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// How long an answer to "is the clock synchronised" is good for: asking costs system calls, and a flood of junk
+/// must not buy one for each packet.
+const TRUST_LASTS: Duration = Duration::from_secs(1);
+
 /// All clocks at once, under the admin's setting.
-#[must_use]
-pub fn read(setting: Clock) -> Now {
-    let wall = wall();
-    let trust = match setting {
-        _ if wall < RELEASED => ClockTrust::Unsynchronised,
-        Clock::Trusted => ClockTrust::Synchronised,
-        Clock::Untrusted => ClockTrust::Unsynchronised,
-        Clock::Auto => kernel_trust(),
-    };
-    Now { wall, uptime: uptime(), trust }
+#[derive(Debug)]
+pub struct Clocks {
+    setting: Clock,
+    trust: ClockTrust,
+    asked: Option<Duration>,
+}
+
+impl Clocks {
+    /// Clocks that were not read yet.
+    #[must_use]
+    pub fn new(setting: Clock) -> Self {
+        Self { setting, trust: ClockTrust::Unsynchronised, asked: None }
+    }
+
+    /// What they say now.
+    pub fn read(&mut self) -> Now {
+        let (wall, uptime) = (wall(), uptime());
+        if self.asked.is_none_or(|asked| uptime >= asked + TRUST_LASTS) {
+            self.asked = Some(uptime);
+            self.trust = match self.setting {
+                Clock::Trusted => ClockTrust::Synchronised,
+                Clock::Untrusted => ClockTrust::Unsynchronised,
+                Clock::Auto => kernel_trust(),
+            };
+        }
+        let trust = if wall < RELEASED { ClockTrust::Unsynchronised } else { self.trust };
+        Now { wall, uptime, trust }
+    }
 }
 
 /// What the kernel says (`adjtimex(2)`). Where that call is denied, as under systemd's `ProtectClock=`, what

@@ -44,10 +44,12 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
-        for dir in [&self.places.state_dir, &self.runtime_dir] {
-            make_private_dir(dir)?;
-        }
+        make_private_dir(&self.runtime_dir)?;
         init(&self.places)?;
+        // On a disk that is full or read-only the daemon runs without them, and says so.
+        for dir in [&self.places.state_dir, &self.runtime_dir] {
+            let _ = make_private_dir(&dir.join(state::FOLDER));
+        }
         let directories = Directories {
             config: self.places.config_dir,
             state: self.places.state_dir,
@@ -100,7 +102,6 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
-        make_private_dir(&self.places.state_dir)?;
         init(&self.places)
     }
 }
@@ -113,12 +114,19 @@ pub(super) fn init(places: &Places) -> Result<(), Failure> {
     if made.made.iter().any(|path| path.ends_with(SERVER_KEY)) {
         let identity = config::server_identity(&places.config_dir)
             .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;
-        state::initialise(&places.state_dir, identity).map_err(|error| {
-            let dir = places.state_dir.display();
-            Failure::Failed(format!("{dir} cannot be written: {error}"))
-        })?;
+        let dir = places.state_dir.join(state::FOLDER);
+        make_private_dir(&places.state_dir)?;
+        make_private_dir(&dir)?;
+        state::initialise(&dir, identity, daemon_account())
+            .map_err(|error| Failure::Failed(format!("{} cannot be written: {error}", dir.display())))?;
     }
     Ok(())
+}
+
+/// The daemon's user, to whom root gives what it makes for it.
+fn daemon_account() -> Option<(u32, u32)> {
+    let account = crate::files::user(crate::files::SYSTEM_USER)?;
+    rustix::process::geteuid().is_root().then_some((account.user, account.group))
 }
 
 /// A directory for the daemon alone, given to its user when root makes it.
@@ -131,10 +139,8 @@ pub(super) fn make_private_dir(dir: &Path) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::Failed(format!("{} cannot be made: {error}", dir.display()));
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed)?;
-    match crate::files::user(crate::files::SYSTEM_USER) {
-        Some(account) if rustix::process::geteuid().is_root() => {
-            chown(dir, Some(account.user), Some(account.group)).map_err(failed)
-        }
-        _ => Ok(()),
+    match daemon_account() {
+        Some((user, group)) => chown(dir, Some(user), Some(group)).map_err(failed),
+        None => Ok(()),
     }
 }

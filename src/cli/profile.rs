@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use super::daemon::{Places, init, make_private_dir};
+use super::daemon::{Places, init};
 use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
 use crate::enrol::{Access, Bundle, Host, save_bundle};
@@ -82,7 +82,6 @@ pub(super) struct Add {
 
 impl Add {
     fn run(self) -> Result<(), Failure> {
-        make_private_dir(&self.places.state_dir)?;
         init(&self.places)?;
         let config = load(&self.places)?;
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.knock", self.name)));

@@ -35,9 +35,9 @@ pub(super) struct Brief {
     pub(super) handshakes_per_second: u32,
     /// The same for one /32 or /56.
     pub(super) handshakes_per_source: u32,
-    /// Where the journal of replay marks lies.
+    /// The folder of the journal of replay marks.
     pub(super) runtime_dir: PathBuf,
-    /// Where the snapshot of replay marks lies.
+    /// The folder of the snapshot of replay marks.
     pub(super) state_dir: PathBuf,
 }
 

@@ -16,8 +16,7 @@ use super::confine::Landlock;
 use super::counters::Counters;
 use super::message::{Farewell, Health, Order, Pulse, Ready, Reason, Refused, Said};
 use crate::capture::{Confined, Filter, Frame, Source, open};
-use crate::clock;
-use crate::config::Clock;
+use crate::clock::{self, Clocks};
 use crate::crypto::{KeyPair, PublicKey};
 use crate::frame;
 use crate::grant::{ProfileIndex, Request};
@@ -97,7 +96,7 @@ struct Worker<'a> {
     decoder: Decoder,
     known: HashMap<PublicKey, Known>,
     state: State,
-    clock: Clock,
+    clocks: Clocks,
     port: u16,
     counters: Counters,
     /// The health that the monitor was told last.
@@ -135,7 +134,7 @@ impl<'a> Worker<'a> {
             decoder,
             known,
             state,
-            clock: brief.clock,
+            clocks: Clocks::new(brief.clock),
             port: brief.port,
             counters: Counters::default(),
             told: Health::default(),
@@ -194,7 +193,8 @@ impl<'a> Worker<'a> {
         if let Ok(stats) = self.capture.stats() {
             self.counters.set_lost(stats.dropped);
         }
-        self.told = self.health(clock::read(self.clock));
+        let now = self.clocks.read();
+        self.told = self.health(now);
         let counters = self.counters.numbers().to_vec();
         self.channel.say(&Said::Pulse(Pulse { id, health: self.told, counters }))
     }
@@ -216,7 +216,7 @@ impl<'a> Worker<'a> {
     /// Takes frames until there are none, `limit` were taken, or there is a reason to end.
     fn take_frames(&mut self, limit: usize) -> io::Result<End> {
         for _ in 0..limit {
-            let now = clock::read(self.clock);
+            let now = self.clocks.read();
             let seen = match self.capture.next_frame() {
                 Ok(Some(frame)) => see(&frame, self.port, now, &mut self.decoder, &mut self.counters),
                 Ok(None) => return Ok(self.end_of_file()),

@@ -48,12 +48,16 @@ pub struct Mark {
     pub mac1: [u8; 16],
 }
 
+/// The folder for marks in the runtime and in the state directory. The worker may write here and nowhere else: what
+/// the monitor keeps beside it, the book of guards above all, is out of a captured worker's reach.
+pub const FOLDER: &str = "replay";
+
 /// Where the marks lie, and whose they are.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The runtime directory, `/run/knockd-rs`.
+    /// `/run/knockd-rs/replay`.
     pub runtime: PathBuf,
-    /// The state directory, `/var/lib/knockd-rs`.
+    /// `/var/lib/knockd-rs/replay`.
     pub state: PathBuf,
     /// The server key.
     pub identity: Identity,

@@ -49,10 +49,16 @@ fn path(state: &Path) -> PathBuf {
 /// A clean snapshot without marks, for a server key that was made just now: no packet for it can exist yet, so
 /// the first start needs no quarantine.
 ///
+/// `owner` is the daemon's user and group, where root makes this for it.
+///
 /// # Errors
-/// When the state directory cannot be written.
-pub fn initialise(state: &Path, identity: Identity) -> io::Result<()> {
-    write(state, &identity, &Contents { clean: true, ..Contents::default() })
+/// When the folder cannot be written.
+pub fn initialise(state: &Path, identity: Identity, owner: Option<(u32, u32)>) -> io::Result<()> {
+    write(state, &identity, &Contents { clean: true, ..Contents::default() })?;
+    match owner {
+        Some((user, group)) => std::os::unix::fs::chown(path(state), Some(user), Some(group)),
+        None => Ok(()),
+    }
 }
 
 fn write(state: &Path, identity: &Identity, contents: &Contents) -> io::Result<()> {

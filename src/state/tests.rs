@@ -17,7 +17,7 @@ fn disk() -> Disk {
     let place = Place { runtime: root.path().join("run"), state: root.path().join("lib"), identity: [7; 8] };
     fs::create_dir(&place.runtime).unwrap();
     fs::create_dir(&place.state).unwrap();
-    initialise(&place.state, place.identity).unwrap();
+    initialise(&place.state, place.identity, None).unwrap();
     Disk { _root: root, place }
 }
 

@@ -88,7 +88,7 @@ impl Crew {
     pub(super) fn start(&mut self, brief: &Brief, terms: Terms) -> io::Result<()> {
         self.end_where(|worker| matches!(worker.stage, Stage::Starting | Stage::Waiting(_)));
         let (socket, theirs) = pair()?;
-        let child = with_ambient(CapabilitySet::NET_RAW, || {
+        let child = with_ambient(opening_capability(&brief.device), || {
             Command::new("/proc/self/exe")
                 .arg("worker")
                 .env_clear()
@@ -341,6 +341,12 @@ impl Worker {
     fn kill(&mut self) {
         let _ = self.child.kill();
     }
+}
+
+/// What the worker needs to open its capture, and drops right after: libpcap asks nfnetlink for `nflog:N`, and
+/// packet sockets for everything else.
+fn opening_capability(device: &str) -> CapabilitySet {
+    if device.starts_with("nflog:") { CapabilitySet::NET_ADMIN } else { CapabilitySet::NET_RAW }
 }
 
 fn died(sentence: &str) -> News {

@@ -12,6 +12,7 @@ use crate::grant::{Limits, ProfileLimits};
 use crate::policy::Rules;
 use crate::privsep::brief::{Brief, Client};
 use crate::profile::Profile;
+use crate::state;
 use crate::text::Span;
 
 impl Monitor {
@@ -116,8 +117,8 @@ fn brief(config: &Configuration, directories: &super::Directories) -> Brief {
         quarantine: quarantine(config),
         handshakes_per_second: settings.limits.handshakes_per_second,
         handshakes_per_source: settings.limits.handshakes_per_source,
-        runtime_dir: directories.runtime.clone(),
-        state_dir: directories.state.clone(),
+        runtime_dir: directories.runtime.join(state::FOLDER),
+        state_dir: directories.state.join(state::FOLDER),
     }
 }
 
