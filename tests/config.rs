@@ -798,3 +798,14 @@ fn the_example_profiles_load() {
         assert_eq!(etc.errors(), [""; 0]);
     }
 }
+
+#[test]
+fn at_a_start_a_broken_profile_keeps_nobody_else_out() {
+    let good = format!("public_key = \"{}\"\nopen = [\"tcp/22\"]\n", key(3));
+    let etc = Etc::new().profile("good.toml", &good).profile("slip.toml", "open = [\"tcp/0\"]\n");
+    assert!(etc.load().is_err(), "a reload keeps what it has");
+    let (loaded, errors) = config::load_sound(etc.path()).unwrap();
+    assert_eq!(loaded.profiles.iter().map(|profile| profile.name.as_str()).collect::<Vec<_>>(), ["good"]);
+    assert!(errors.iter().all(|error| error.to_string().starts_with("profiles.d/slip.toml")), "{errors:?}");
+    assert!(config::load_sound(etc.settings("nonsense = 1\n").path()).is_err(), "broken settings are no start");
+}

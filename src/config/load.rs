@@ -53,6 +53,26 @@ pub fn load(dir: &Path) -> Result<Configuration, Vec<ConfigError>> {
 /// # Errors
 /// As [`load`].
 pub fn load_from(dir: &Path, credentials: Option<&Path>) -> Result<Configuration, Vec<ConfigError>> {
+    match load_sound_from(dir, credentials) {
+        Ok((configuration, errors)) if errors.is_empty() => Ok(configuration),
+        Ok((_, errors)) | Err(errors) => Err(errors),
+    }
+}
+
+/// As [`load`], for a start: profiles that are broken are left out and told about, because a slip in one client's
+/// file must not keep out all others. A running daemon keeps what it has instead, so a reload takes [`load`].
+///
+/// # Errors
+/// As [`load`], for everything but the profiles.
+pub fn load_sound(dir: &Path) -> Result<(Configuration, Vec<ConfigError>), Vec<ConfigError>> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    load_sound_from(dir, credentials.as_deref())
+}
+
+fn load_sound_from(
+    dir: &Path,
+    credentials: Option<&Path>,
+) -> Result<(Configuration, Vec<ConfigError>), Vec<ConfigError>> {
     let mut loader = Loader { dir, owners: files::system_owners(), errors: Vec::new(), warnings: Vec::new() };
     loader.check_dir(dir, ".");
     let settings = loader.settings();
@@ -66,12 +86,18 @@ pub fn load_from(dir: &Path, credentials: Option<&Path>) -> Result<Configuration
     errors.sort();
     warnings.sort();
     match (settings, server, gate) {
-        (Some(settings), Some(server), Some(gate)) if errors.is_empty() => {
-            let profiles = profiles.into_iter().map(|(_, read)| read.profile).collect();
-            Ok(Configuration { settings, profiles, server, gate, warnings })
+        (Some(settings), Some(server), Some(gate)) if errors.iter().all(is_about_a_profile) => {
+            let is_sound = |file: &str| errors.iter().all(|error| error.place.file != file);
+            let sound = profiles.into_iter().filter(|(file, _)| is_sound(file));
+            let profiles = sound.map(|(_, read)| read.profile).collect();
+            Ok((Configuration { settings, profiles, server, gate, warnings }, errors))
         }
         _ => Err(errors),
     }
+}
+
+fn is_about_a_profile(error: &ConfigError) -> bool {
+    error.place.file.strip_prefix(PROFILES_DIR).is_some_and(|rest| rest.starts_with('/'))
 }
 
 struct Loader<'a> {

@@ -76,6 +76,8 @@ struct Monitor {
     pings: u64,
     /// Why there is nothing to capture from.
     lost: Option<String>,
+    /// Profiles that were broken at the start.
+    left_out: Vec<String>,
     started: Duration,
     stopping: bool,
     _lock: File,
@@ -100,13 +102,17 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Ended + '_ {
 
 impl Monitor {
     fn start(directories: Directories, format: Option<config::LogFormat>) -> Result<Self, Ended> {
-        let (config, warnings) = load(&directories)?;
+        let (config, broken) = config::load_sound(&directories.config).map_err(broken_configuration)?;
         let lock = lock(&directories)?;
         super::capabilities::keep_only_net_admin().map_err(failed("cannot give up privileges"))?;
         let mut log = Log::open(format.unwrap_or(config.settings.log.format), config.settings.log.level);
         let now = (clock::wall(), clock::uptime());
-        for warning in warnings {
-            log.write(&Event::new(LogLevel::Warning, "configuration", warning), now.0, now.1);
+        for warning in &config.warnings {
+            log.write(&Event::new(LogLevel::Warning, "configuration", warning.to_string()), now.0, now.1);
+        }
+        let left_out: Vec<String> = broken.iter().map(|error| format!("left out: {error}")).collect();
+        for line in &left_out {
+            log.write(&Event::new(LogLevel::Error, "configuration", line.clone()), now.0, now.1);
         }
         let desk = Desk::open(&config, &directories.state)
             .map_err(|error| Ended::Failed(format!("the firewall cannot be set up: {error}")))?;
@@ -125,6 +131,7 @@ impl Monitor {
             pending: Vec::new(),
             pings: 0,
             lost: None,
+            left_out,
             started: now.1,
             stopping: false,
             _lock: lock,
@@ -256,14 +263,12 @@ impl Monitor {
     /// Reads the configuration again. A broken one changes nothing.
     fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
         self.notify.reloading();
-        let loaded = load(&self.directories);
-        let (config, warnings) = match loaded {
-            Ok(loaded) => loaded,
-            Err(Ended::Configuration(lines)) => return Err(self.keep_old(lines)),
-            Err(Ended::Failed(line)) => return Err(self.keep_old(vec![line])),
+        let config = match config::load(&self.directories.config) {
+            Ok(config) => config,
+            Err(errors) => return Err(self.keep_old(errors.iter().map(ToString::to_string).collect())),
         };
-        for warning in warnings {
-            self.say(LogLevel::Warning, "configuration", &warning);
+        for warning in &config.warnings {
+            self.say(LogLevel::Warning, "configuration", &warning.to_string());
         }
         match self.desk.reconfigure(&self.config, &config) {
             Ok(events) => self.log_all(&events),
@@ -272,6 +277,7 @@ impl Monitor {
         self.log.configure(config.settings.log.format, config.settings.log.level);
         self.control.set_group(group(config.settings.control.group.as_str()).unwrap_or(0));
         self.config = config;
+        self.left_out.clear();
         self.generation += 1;
         self.begin_worker();
         let profiles = self.config.profiles.len();
@@ -329,15 +335,8 @@ impl Monitor {
     }
 }
 
-/// The configuration, and what in it deserves a word.
-fn load(directories: &Directories) -> Result<(Configuration, Vec<String>), Ended> {
-    match config::load(&directories.config) {
-        Ok(configuration) => {
-            let warnings = configuration.warnings.iter().map(ToString::to_string).collect();
-            Ok((configuration, warnings))
-        }
-        Err(errors) => Err(Ended::Configuration(errors.iter().map(ToString::to_string).collect())),
-    }
+fn broken_configuration(errors: Vec<config::ConfigError>) -> Ended {
+    Ended::Configuration(errors.iter().map(ToString::to_string).collect())
 }
 
 /// Only one daemon works with a runtime directory.

@@ -94,7 +94,7 @@ impl Monitor {
 
     /// Sentences about all that is not as it should be.
     fn troubles(&self) -> Vec<String> {
-        let mut troubles: Vec<String> = self.lost.iter().cloned().collect();
+        let mut troubles: Vec<String> = self.lost.iter().chain(&self.left_out).cloned().collect();
         if self.crew.pid().is_some() {
             troubles.extend(worker_troubles(self.desk.health).into_iter().map(str::to_owned));
         }
