@@ -807,5 +807,8 @@ fn at_a_start_a_broken_profile_keeps_nobody_else_out() {
     let (loaded, errors) = config::load_sound(etc.path()).unwrap();
     assert_eq!(loaded.profiles.iter().map(|profile| profile.name.as_str()).collect::<Vec<_>>(), ["good"]);
     assert!(errors.iter().all(|error| error.to_string().starts_with("profiles.d/slip.toml")), "{errors:?}");
-    assert!(config::load_sound(etc.settings("nonsense = 1\n").path()).is_err(), "broken settings are no start");
+    assert!(
+        config::load_sound(etc.settings("nonsense = 1\n").path()).is_err(),
+        "broken settings are no start"
+    );
 }

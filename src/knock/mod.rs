@@ -177,7 +177,7 @@ impl Drop {
             Self::Repeat => "repeat",
             Self::Budget => "budget",
             Self::Key => "key",
-            Self::UnknownClient => "unknown_client",
+            Self::UnknownClient => "unknown-client",
         }
     }
 }

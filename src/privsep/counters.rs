@@ -13,18 +13,18 @@ pub struct Counters(Vec<u64>);
 const FRAMES: usize = 0;
 const KNOCKS: usize = 1;
 const REFUSED: usize = 2;
-const OTHER_PORT: usize = 3;
+const NO_CANDIDATE: usize = 3;
 const LOST: usize = 4;
 const OWN: usize = 5;
 
 /// The names, in the order of the numbers.
 #[must_use]
-pub fn names() -> Vec<&'static str> {
-    let own: [&'static str; OWN] =
-        ["frames", "knocks accepted", "knocks refused", "other port", "lost by the kernel"];
-    let frames = FrameRefused::ALL.iter().map(|reason| reason.name());
-    let drops = Drop::ALL.iter().map(|reason| reason.name());
-    own.into_iter().chain(frames).chain(drops).collect()
+pub fn names() -> Vec<String> {
+    let own: [&str; OWN] =
+        ["frames", "knocks accepted", "knocks refused", "other ports and lengths", "lost by the kernel"];
+    let frames = FrameRefused::ALL.iter().map(|reason| format!("not parsed: {}", reason.name()));
+    let drops = Drop::ALL.iter().map(|reason| format!("dropped: {}", reason.name()));
+    own.into_iter().map(str::to_owned).chain(frames).chain(drops).collect()
 }
 
 impl Default for Counters {
@@ -55,9 +55,9 @@ impl Counters {
         self.add(REFUSED);
     }
 
-    /// A datagram to a port that is not the knock port: the filter lets IPv6 extension headers through whole.
-    pub fn other_port(&mut self) {
-        self.add(OTHER_PORT);
+    /// A datagram that no knock looks like, which the kernel's filter let through.
+    pub fn no_candidate(&mut self) {
+        self.add(NO_CANDIDATE);
     }
 
     /// Frames that the kernel dropped because the worker was too slow, altogether.
@@ -96,7 +96,7 @@ mod tests {
         counters.frame();
         counters.knock();
         counters.refused();
-        counters.other_port();
+        counters.no_candidate();
         counters.set_lost(1);
         FrameRefused::ALL.iter().for_each(|reason| counters.no_segment(*reason));
         Drop::ALL.iter().for_each(|reason| counters.dropped(*reason));

@@ -97,7 +97,7 @@ struct Worker<'a> {
     known: HashMap<PublicKey, Known>,
     state: State,
     clocks: Clocks,
-    port: u16,
+    filter: Filter,
     counters: Counters,
     /// The health that the monitor was told last.
     told: Health,
@@ -135,7 +135,7 @@ impl<'a> Worker<'a> {
             known,
             state,
             clocks: Clocks::new(brief.clock),
-            port: brief.port,
+            filter: filter(brief.port),
             counters: Counters::default(),
             told: Health::default(),
             next_id: 0,
@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
         for _ in 0..limit {
             let now = self.clocks.read();
             let seen = match self.capture.next_frame() {
-                Ok(Some(frame)) => see(&frame, self.port, now, &mut self.decoder, &mut self.counters),
+                Ok(Some(frame)) => see(&frame, &self.filter, now, &mut self.decoder, &mut self.counters),
                 Ok(None) => return Ok(self.end_of_file()),
                 Err(error) => return Ok(Some((Reason::CaptureLost, error.to_string()))),
             };
@@ -294,7 +294,7 @@ impl<'a> Worker<'a> {
 /// From frame to outcome, and whether the packet came from outside this host; `None` for what is no candidate.
 fn see(
     frame: &Frame<'_>,
-    port: u16,
+    filter: &Filter,
     now: Now,
     decoder: &mut Decoder,
     counters: &mut Counters,
@@ -307,8 +307,9 @@ fn see(
             return None;
         }
     };
-    if segment.port != port {
-        counters.other_port();
+    // The kernel's filter is a sieve: IPv6 extension headers and NFLOG come through whole.
+    if !filter.admits(&segment) {
+        counters.no_candidate();
         return None;
     }
     // A packet to oneself goes over loopback, with one address at both ends.

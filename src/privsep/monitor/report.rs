@@ -55,7 +55,7 @@ impl Monitor {
                 Vec::new()
             }
         };
-        let counted = counters::names().into_iter().map(str::to_owned).zip(self.crew.totals());
+        let counted = counters::names().into_iter().zip(self.crew.totals());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             monitor_pid: std::process::id(),

@@ -1,0 +1,127 @@
+//! Probes and services, made in the namespace of the thread that calls.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+
+/// What a TCP connection came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Connected,
+    /// A reset, or an ICMP error.
+    Refused,
+    /// Nothing came back in time.
+    Silence,
+}
+
+/// Tries one TCP connection, and waits for an answer for this long.
+pub fn attempt(from: Option<IpAddr>, to: SocketAddr, patience: Duration) -> Answer {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None).unwrap();
+    if let Some(from) = from {
+        bind(&socket, &SocketAddr::new(from, 0)).unwrap();
+    }
+    match connect(&socket, &to) {
+        Ok(()) => return Answer::Connected,
+        Err(Errno::INPROGRESS) => {}
+        Err(_) => return Answer::Refused,
+    }
+    if !is_ready(&socket, PollFlags::OUT, patience) {
+        return Answer::Silence;
+    }
+    if sockopt::socket_error(&socket).unwrap().is_ok() { Answer::Connected } else { Answer::Refused }
+}
+
+/// Sends one datagram and waits for an answer for this long.
+pub fn udp_answers(to: SocketAddr, patience: Duration) -> bool {
+    let any: SocketAddr =
+        if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.send(b"hello").is_ok() && socket.recv(&mut [0; 64]).is_ok()
+}
+
+/// Waits until the descriptor is ready, for this long at the most.
+pub fn is_ready(fd: impl AsFd, what: PollFlags, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&fd, what)], Some(&timeout)) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// A service that greets on TCP and echoes on UDP, until it is dropped.
+pub struct Echo {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// Starts it on a port of both families.
+    pub fn start(port: u16) -> Self {
+        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let (tcp, udp) = (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap());
+        tcp.set_nonblocking(true).unwrap();
+        udp.set_nonblocking(true).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let serve = |socket: Service| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    socket.turn();
+                }
+            })
+        };
+        let threads = vec![serve(Service::Tcp(tcp)), serve(Service::Udp(udp))];
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+enum Service {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Service {
+    fn turn(&self) {
+        let wait = Duration::from_millis(50);
+        match self {
+            Self::Tcp(socket) if is_ready(socket, PollFlags::IN, wait) => {
+                if let Ok((mut stream, _)) = socket.accept() {
+                    let _ = stream.write_all(b"hello\n");
+                }
+            }
+            Self::Udp(socket) if is_ready(socket, PollFlags::IN, wait) => {
+                let mut bytes = [0; 2048];
+                if let Ok((len, from)) = socket.recv_from(&mut bytes) {
+                    let _ = socket.send_to(&bytes[..len], from);
+                }
+            }
+            Self::Tcp(_) | Self::Udp(_) => {}
+        }
+    }
+}
