@@ -62,6 +62,7 @@ impl Run {
         privsep::run(directories, format).map_err(|ended| match ended {
             Ended::Configuration(lines) => Failure::Broken(lines),
             Ended::Failed(line) => Failure::Failed(line),
+            Ended::Reported => Failure::Reported,
         })
     }
 }

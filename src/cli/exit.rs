@@ -19,6 +19,8 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
 pub enum Failure {
     /// Anything without a code of its own.
     Failed(String),
+    /// The same, where the log has the sentence already.
+    Reported,
     /// The command line asks for something that makes no sense.
     Usage(String),
     /// Files are broken; one line for each mistake.
@@ -36,7 +38,7 @@ pub enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Reported => 1,
             Self::Usage(_) => 2,
             Self::Broken(_) => 3,
             Self::NoDaemon(_) => 4,
@@ -54,6 +56,7 @@ impl Failure {
             | Self::StillClosed(line)
             | Self::NotPermitted(line) => std::slice::from_ref(line),
             Self::Broken(lines) | Self::Refused(lines) => lines,
+            Self::Reported => &[],
         }
     }
 }

@@ -55,6 +55,8 @@ pub enum Ended {
     Configuration(Vec<String>),
     /// Something that the daemon cannot go on without.
     Failed(String),
+    /// The same, and the log has told why.
+    Reported,
 }
 
 /// How often connections that hang and commands that wait are looked at, while there are any.
@@ -239,7 +241,7 @@ impl Monitor {
     fn give_up(&mut self, sentence: &str) -> Ended {
         self.crew.kill_all();
         self.say(LogLevel::Error, "worker", sentence);
-        Ended::Failed(sentence.to_owned())
+        Ended::Reported
     }
 
     fn obey(&mut self) {
