@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 /// The line to the service manager; without one, nothing is said.
 #[derive(Debug)]
 pub struct Notify {
-    /// Half of `WATCHDOG_USEC`.
+    /// A third of `WATCHDOG_USEC`: two pulses may be late before systemd loses patience.
     interval: Option<Duration>,
     /// When the worker is to be asked for a pulse again.
     next: Option<Duration>,

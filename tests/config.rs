@@ -148,10 +148,10 @@ fn wrong_times_limits_and_words_in_the_settings_are_named_in_the_same_way() {
             "[freshness]\nclock = \"sure\"\n",
             &["knockd-rs.toml:2: freshness.clock: `sure`; use \"auto\" or \"trusted\" or \"untrusted\""],
         ),
-        ("[limits]\ngrants = 0\n", &["knockd-rs.toml:2: limits.grants: 0; use 1 to 1000000"]),
+        ("[limits]\ngrants = 0\n", &["knockd-rs.toml:2: limits.grants: 0; use 1 to 65535"]),
         (
             "[limits]\ngrants = 4.5\n",
-            &["knockd-rs.toml:2: limits.grants: is a number with a fraction; use a number from 1 to 1000000"],
+            &["knockd-rs.toml:2: limits.grants: is a number with a fraction; use a number from 1 to 65535"],
         ),
         (
             "[control]\ngroup = \"\"\n",
@@ -309,7 +309,7 @@ fn wrong_values_in_a_profile_are_named_with_line_key_and_what_is_accepted() {
 #[test]
 fn wrong_numbers_networks_and_secrets_in_a_profile_are_named_in_the_same_way() {
     profiles_are_refused(&[
-        ("max_grants = -1\n", &["profiles.d/laptop.toml:3: max_grants: -1; use 1 to 65536"]),
+        ("max_grants = -1\n", &["profiles.d/laptop.toml:3: max_grants: -1; use 1 to 65535"]),
         ("max_ahead = \"0s\"\n", &["profiles.d/laptop.toml:3: max_ahead: 0s; use 1s to 1d"]),
         (
             "other_addresses = [\"host\"]\n",

@@ -46,9 +46,12 @@ impl Daemon {
                 "no daemon listens at {}; `systemctl start knockd-rs` starts it",
                 path.display()
             )),
-            io::ErrorKind::PermissionDenied => Failure::NotPermitted(
-                "only root and the members of control.group in knockd-rs.toml may command the daemon; use sudo".into(),
-            ),
+            // The daemon hangs up on whom it does not know, before it has read the command.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                if !rustix::process::geteuid().is_root() =>
+            {
+                Failure::NotPermitted(NOT_PERMITTED.into())
+            }
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 Failure::NoDaemon(format!("the daemon at {} does not answer; see its log", path.display()))
             }
@@ -56,6 +59,9 @@ impl Daemon {
         })
     }
 }
+
+const NOT_PERMITTED: &str =
+    "only root and the members of control.group in knockd-rs.toml may command the daemon; use sudo";
 
 fn print(lines: &[String]) {
     lines.iter().for_each(|line| println!("{line}"));

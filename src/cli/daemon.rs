@@ -1,4 +1,4 @@
-//! `run`, `worker`, `check`, `init`, `purge`: the daemon itself, and what an installation needs.
+//! `run`, `worker`, `check`, `init`: the daemon itself, and what an installation needs.
 
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,7 @@ pub(super) fn worker() -> Result<(), Failure> {
     privsep::work().map_err(|error| Failure::Failed(format!("worker: {error}")))
 }
 
-/// Check the configuration, the keys and all profiles, as a start or reload would.
+/// Check the configuration, the keys and all profiles, as a reload would.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
@@ -86,8 +86,9 @@ impl Check {
         loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let dir = self.places.config_dir.display();
         println!(
-            "{dir} is sound: {} profiles, server key {}",
+            "{dir} is sound: {} {}, server key {}",
             loaded.profiles.len(),
+            if loaded.profiles.len() == 1 { "profile" } else { "profiles" },
             loaded.server.public().fingerprint()
         );
         Ok(())

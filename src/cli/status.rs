@@ -131,7 +131,7 @@ fn grants(out: &mut String, grants: &[GrantStatus], style: Style) {
     }
     let _ = writeln!(
         out,
-        "  {:<16} {:<26} {:<18} {:>9}  {:<6} {:>8} {:>10}",
+        "  {:<14} {:<24} {:<16} {:>8}  {:<5} {:>7} {:>9}",
         "PROFILE", "ADDRESS", "PORTS", "ENDS IN", "USES", "PACKETS", "BYTES"
     );
     for grant in grants.iter().take(MAX_GRANTS_SHOWN) {
@@ -139,7 +139,7 @@ fn grants(out: &mut String, grants: &[GrantStatus], style: Style) {
         let profile = if grant.profile.is_empty() { "-" } else { &grant.profile };
         let _ = writeln!(
             out,
-            "  {profile:<16} {:<26} {:<18} {:>9}  {uses:<6} {:>8} {:>10}",
+            "  {profile:<14} {:<24} {:<16} {:>8}  {uses:<5} {:>7} {:>9}",
             grant.address.to_string(),
             grant.ports.to_string(),
             countdown(grant.expires_in),

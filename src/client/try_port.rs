@@ -63,10 +63,12 @@ impl Tries {
         for ((socket, address), done) in std::mem::take(&mut self.attempts).into_iter().zip(done) {
             if !done {
                 left.push((socket, address));
-            } else if sockopt::socket_error(&socket)?.is_ok() && TcpStream::from(socket).peer_addr().is_ok() {
-                open = open.or(Some(address));
-            } else {
-                self.refused = true;
+                continue;
+            }
+            match sockopt::socket_error(&socket)? {
+                Ok(()) if TcpStream::from(socket).peer_addr().is_ok() => open = open.or(Some(address)),
+                Ok(()) => {}
+                Err(error) => self.refused = error == Errno::CONNREFUSED,
             }
         }
         self.attempts = left;
@@ -80,7 +82,7 @@ impl Tries {
             let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
             match connect(&socket, address) {
                 Ok(()) | Err(Errno::INPROGRESS) => self.attempts.push((socket, *address)),
-                Err(_) => self.refused = true,
+                Err(error) => self.refused = error == Errno::CONNREFUSED,
             }
         }
     }

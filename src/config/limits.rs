@@ -59,8 +59,8 @@ pub(crate) const FRESHNESS: Bounds<Span> = spans(1, DAY);
 /// Above this `max_duration` is worth a warning.
 pub(crate) const LONG_GRANT: Span = Span::from_secs(DAY);
 /// Live grants of all profiles together: elements of the kernel's sets.
-pub(crate) const GRANTS: Bounds<u32> = numbers(1, 1_000_000);
+pub(crate) const GRANTS: Bounds<u32> = numbers(1, 65_535);
 /// Live grants of one profile.
-pub(crate) const PROFILE_GRANTS: Bounds<u32> = numbers(1, 65_536);
+pub(crate) const PROFILE_GRANTS: Bounds<u32> = numbers(1, 65_535);
 /// Diffie-Hellman computations a second: about 50 us each.
 pub(crate) const HANDSHAKES: Bounds<u32> = numbers(1, 1_000_000);

@@ -189,16 +189,6 @@ impl Table {
         remove(&mut self.link)
     }
 
-    /// Deletes the table that an earlier daemon left behind, if any: what a purge needs.
-    ///
-    /// # Errors
-    /// [`FirewallError::OwnedElsewhere`] while a daemon that owns it is running, [`FirewallError::NotPermitted`].
-    pub fn purge() -> Result<(), FirewallError> {
-        let mut link = open(0)?;
-        await_disowned(&mut link)?;
-        remove(&mut link)
-    }
-
     /// Makes sure that there is a table to fill, and says whether nft has to leave out `add table`.
     fn prepare(&mut self) -> Result<bool, FirewallError> {
         if Header::read(&mut self.link).map_err(reading)?.is_some() {

@@ -45,7 +45,7 @@ pub struct Profile {
     pub other_addresses: Vec<Network>,
     /// Live grants that this profile may have.
     pub max_grants: u32,
-    /// Whether its knocks are heard at all.
+    /// Whether it may knock; else its knocks count as a stranger's.
     pub enabled: bool,
     /// The ways in which it may knock; at least one.
     pub methods: Vec<Method>,
@@ -176,7 +176,7 @@ pub(crate) fn read(
         freshness: freshness(&table, server.freshness),
     };
     if !profile.enabled {
-        table.warn("enabled", "this profile is switched off; its knocks are refused");
+        table.warn("enabled", "this profile is switched off: its knocks count as a stranger's");
     }
     public_key?;
     Some(ReadProfile {

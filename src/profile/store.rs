@@ -60,7 +60,7 @@ impl NewProfile {
         add(&[
             "# Client `",
             name.as_str(),
-            "` of knockd-rs; see knockd-rs(5). In force after: knockd-rs reload\n",
+            "` of knockd-rs; see knockd-rs-profile(5). In force after: knockd-rs reload\n",
         ]);
         for (comment, line) in &entries {
             add(&["\n# ", comment, "\n", line, "\n"]);

@@ -31,7 +31,7 @@ use self::report::Pending;
 use self::signals::Signals;
 use super::message::Said;
 use crate::clock;
-use crate::config::{self, Configuration, LogLevel, OnStop};
+use crate::config::{self, Configuration, LogLevel, Mode, OnStop};
 use crate::control::{Command, Reply, Server};
 use crate::files::group;
 use crate::log::{Event, Log};
@@ -272,6 +272,9 @@ impl Monitor {
         for warning in &config.warnings {
             self.say(LogLevel::Warning, "configuration", &warning.to_string());
         }
+        if let Some(line) = needs_restart(&self.config, &config) {
+            return Err(self.keep_old(vec![line.to_owned()]));
+        }
         match self.desk.reconfigure(&self.config, &config) {
             Ok(events) => self.log_all(&events),
             Err(error) => return Err(self.keep_old(vec![error.to_string()])),
@@ -339,6 +342,18 @@ impl Monitor {
 
 fn broken_configuration(errors: Vec<config::ConfigError>) -> Ended {
     Ended::Configuration(errors.iter().map(ToString::to_string).collect())
+}
+
+/// What a running daemon cannot change: who owns the table, and whether there is one.
+fn needs_restart(old: &Configuration, new: &Configuration) -> Option<&'static str> {
+    let same = match (&old.settings.firewall.mode, &new.settings.firewall.mode) {
+        (Mode::Table { owner: before, .. }, Mode::Table { owner: after, .. }) => before == after,
+        (Mode::Sets(_), Mode::Sets(_)) => true,
+        _ => false,
+    };
+    (!same).then_some(
+        "knockd-rs.toml: firewall.mode and firewall.owner change at a start only; `systemctl restart knockd-rs`",
+    )
 }
 
 /// Only one daemon works with a runtime directory.
