@@ -37,7 +37,10 @@ struct Net {
 impl Net {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        assert!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests make network namespaces: run them as root"
+        );
         let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let net = Self { server: format!("kr2-s-{id}"), client: format!("kr2-c-{id}") };
         let (s, c) = (&net.server, &net.client);
