@@ -1,7 +1,8 @@
 //! The control socket: how an admin's commands reach the running daemon, and what comes back.
 //!
 //! One JSON line each way on a unix stream socket; the daemon closes it after the answer. Who may ask is decided
-//! by the kernel's word on who the peer is (`SO_PEERCRED`, `unix(7)`): root, and members of one group.
+//! by the kernel's word on who the peer is (`SO_PEERCRED`, `unix(7)`): root, and members of one group. Anybody else
+//! gets an empty line.
 
 mod server;
 mod status;
@@ -26,6 +27,8 @@ pub const SOCKET: &str = "control.sock";
 const MAX_COMMAND_LEN: usize = 64 * 1024;
 /// No answer is longer: 65,535 grants take about 15 MB.
 const MAX_REPLY_LEN: u64 = 64 * 1024 * 1024;
+/// The answer to a peer that may not ask.
+const NOT_PERMITTED: &str = "\n";
 /// How long a command waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -121,13 +124,18 @@ pub fn call(runtime_dir: &Path, command: &Command) -> io::Result<Reply> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(command)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
+    match stream.write_all(&line) {
+        // Who may not ask is answered before the question is read.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     let mut answer = String::new();
     BufReader::new(stream.take(MAX_REPLY_LEN)).read_line(&mut answer)?;
-    if answer.is_empty() {
-        return Err(io::ErrorKind::PermissionDenied.into());
+    match answer.as_str() {
+        "" => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon ended before it answered")),
+        NOT_PERMITTED => Err(io::ErrorKind::PermissionDenied.into()),
+        answer => Ok(serde_json::from_str(answer)?),
     }
-    Ok(serde_json::from_str(&answer)?)
 }
 
 #[cfg(test)]

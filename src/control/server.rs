@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt::socket_peercred;
 
-use super::{Command, MAX_COMMAND_LEN, Reply, socket_path};
+use super::{Command, MAX_COMMAND_LEN, NOT_PERMITTED, Reply, socket_path};
 use crate::sys;
 
 /// How many commands can be under way at a time; the oldest gives way to one more.
@@ -116,8 +116,12 @@ impl Server {
         !self.connections.is_empty()
     }
 
-    fn admit(&mut self, stream: UnixStream, uptime: Duration) {
-        if !may_ask(stream.as_fd(), self.group) || stream.set_nonblocking(true).is_err() {
+    fn admit(&mut self, mut stream: UnixStream, uptime: Duration) {
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        if !may_ask(stream.as_fd(), self.group) {
+            let _ = stream.write_all(NOT_PERMITTED.as_bytes());
             return;
         }
         if self.connections.len() >= MAX_CONNECTIONS {

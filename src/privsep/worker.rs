@@ -193,6 +193,7 @@ impl<'a> Worker<'a> {
         if let Ok(stats) = self.capture.stats() {
             self.counters.set_lost(stats.dropped);
         }
+        self.state.retry();
         let now = self.clocks.read();
         self.told = self.health(now);
         let counters = self.counters.numbers().to_vec();

@@ -143,6 +143,14 @@ impl State {
         }
     }
 
+    /// Tries again to write a journal that could not be written. For whoever asks how things stand: room on the
+    /// disk is noticed without a knock.
+    pub fn retry(&mut self) {
+        if self.journal.is_none() {
+            self.rewrite_journal();
+        }
+    }
+
     /// Whether the last mark is in the runtime directory.
     #[must_use]
     pub fn is_runtime_writable(&self) -> bool {

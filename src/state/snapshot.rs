@@ -26,6 +26,8 @@ const MAGIC: [u8; 16] = *b"knockd-rs mark 1";
 const RECORD_LEN: usize = 40;
 /// How long marks may gather before they are written: many knocks, one `fsync`.
 const GATHER: Duration = Duration::from_millis(300);
+/// How long to wait after a failure before it is tried again: room on the disk is noticed without a knock.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What a snapshot says.
 #[derive(Debug, Default)]
@@ -186,7 +188,11 @@ fn run(place: &Place, shared: &Shared) {
     loop {
         let (contents, stop) = {
             let idle = |work: &mut Work| !work.dirty && !work.stop;
-            let work = shared.wake.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let patience = if shared.writable.load(Ordering::Relaxed) { Duration::MAX } else { RETRY };
+            let (work, _) = shared
+                .wake
+                .wait_timeout_while(shared.lock(), patience, idle)
+                .unwrap_or_else(PoisonError::into_inner);
             let gathering = |work: &mut Work| !work.stop;
             let (mut work, _) = shared
                 .wake

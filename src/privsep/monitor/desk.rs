@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::guards::{Guard, GuardBook, Origin};
+use super::report::plural;
 use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
@@ -244,8 +245,9 @@ impl Desk {
             Ok(()) => {
                 self.broken = None;
                 let mut text = format!(
-                    "another program had changed the table; it was made anew with {} grants",
-                    doors.len()
+                    "another program had changed the table; it was made anew with {} {}",
+                    doors.len(),
+                    plural(doors.len(), "grant")
                 );
                 if !lost.is_empty() {
                     text +=
@@ -270,7 +272,7 @@ impl Desk {
 
     /// When something is due here.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.broken.as_ref().map(|(_, at)| *at)
+        self.broken.as_ref().map(|(_, at)| *at).into_iter().chain(self.guards.next_end()).min()
     }
 }
 

@@ -115,6 +115,15 @@ impl GuardBook {
         gone
     }
 
+    /// When the next guard ends unless it is confirmed by then.
+    pub(super) fn next_end(&self) -> Option<Duration> {
+        let end = |guard: &Guard| match guard.origin {
+            Origin::Unconfirmed(until) => Some(until),
+            Origin::File | Origin::Command => None,
+        };
+        self.guards.iter().filter_map(end).min()
+    }
+
     /// The guard on any of these ports.
     pub(super) fn on(&self, ports: PortRange) -> Option<&Guard> {
         self.guards.iter().find(|guard| guard.ports.intersection(&ports).is_some())
@@ -222,7 +231,9 @@ mod tests {
         assert_eq!(book.wanted(Duration::from_secs(70))[0].lifetime, Some(Duration::from_secs(30)));
         assert_eq!(book.awaiting(&[ports("tcp/20-30")]).len(), 1);
         assert_eq!(book.awaiting(&[ports("udp/20-30")]).len(), 0);
+        assert_eq!(book.next_end(), Some(until));
         assert_eq!(book.expire(until).len(), 1);
+        assert_eq!(book.next_end(), None);
         assert_eq!(book.wanted(until), []);
     }
 

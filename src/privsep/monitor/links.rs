@@ -3,9 +3,11 @@
 //! What a message says is not read: any message means "look again", and looking is reading `/sys/class/net`.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use mnl::{Bus, Socket};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::sys;
 
@@ -17,8 +19,7 @@ pub(super) struct Links(Option<Socket>);
 
 impl Links {
     pub(super) fn open() -> Self {
-        let socket = Socket::new(Bus::Route).and_then(|socket| socket.bind(RTMGRP_LINK, 0).map(|()| socket));
-        Self(socket.ok())
+        Self(subscribe().ok())
     }
 
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -39,6 +40,15 @@ impl Links {
             }
         }
     }
+}
+
+fn subscribe() -> io::Result<Socket> {
+    // Not `Socket::new`: that binds to no group, and a socket is bound once.
+    let socket = Socket::open(Bus::Route)?;
+    // libmnl opens it without: the worker would inherit it.
+    fcntl_setfd(sys::borrow(&socket, socket.as_raw_fd()), FdFlags::CLOEXEC)?;
+    socket.bind(RTMGRP_LINK, 0)?;
+    Ok(socket)
 }
 
 /// The index of the interface with this name, if there is one.
