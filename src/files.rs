@@ -179,6 +179,9 @@ pub fn write(path: &Path, bytes: &[u8], private: Private) -> Result<(), FileErro
     temporary.push(format!(".{token:016x}.new"));
     let temporary = dir.join(temporary);
     let done = fill(&temporary, bytes, private).and_then(|()| place(&temporary, path, private.existing));
+    if let Err(FileFault::Missing) = done {
+        return Err(fault(FileFault::NoDirectory));
+    }
     if let Err(error) = done {
         // Best effort: the file has a dot in front, so no reader here takes it for anything.
         let _ = fs::unlink(&temporary);
@@ -276,6 +279,10 @@ impl FileError {
         let path = quoted(&self.path);
         match &self.fault {
             FileFault::Missing => "there is no such file".into(),
+            FileFault::NoDirectory => {
+                let dir = self.path.parent().map(quoted).unwrap_or_default();
+                format!("its directory is not there; run: mkdir -p {dir}")
+            }
             FileFault::Exists => "is there already; remove it or choose another name".into(),
             FileFault::Denied => {
                 format!("user {} has no right to it; run this as root", geteuid().as_raw())
@@ -317,6 +324,8 @@ impl std::error::Error for FileError {}
 pub enum FileFault {
     /// It is not there, or a link to it leads nowhere.
     Missing,
+    /// The directory that it was to be written to is not there.
+    NoDirectory,
     /// It is there, and must not be overwritten.
     Exists,
     /// This user may not.

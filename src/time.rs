@@ -1,5 +1,6 @@
 //! Points in time as values. Reading a clock is `clock.rs`; here is arithmetic only, so that everything which
 //! decides by time can be tested with the time written out.
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

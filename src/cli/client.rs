@@ -7,13 +7,14 @@ use std::process::Command;
 use clap::Args;
 
 use super::Failure;
+use super::exit::{print, warn};
 use crate::client::knock::{Knocker, Opened, StillClosed};
 use crate::client::store::{Dirs, load_server, save_server};
 use crate::clock;
 use crate::config::ConfigError;
 use crate::crypto::{KeyPair, Secret};
 use crate::enrol::{Access, Enrolment, Host, load_bundle};
-use crate::files::{self, Existing, Private};
+use crate::files::{self, Existing, FileFault, Private};
 use crate::knock::{Ask, MAX_ENTRIES, Op, Target, Wanted, service_tag};
 use crate::profile::Opens;
 use crate::text::{PortRange, Protocol, ServerName, Span};
@@ -81,7 +82,7 @@ impl Knock {
             None => self.knock_only(&mut knocker, &ask),
         };
         if let Some(oddity) = &knocker.oddity {
-            eprintln!("knockd-rs: warning: {oddity}");
+            warn(&format!("knockd-rs: warning: {oddity}"));
         }
         outcome?;
         self.run_command()
@@ -200,7 +201,7 @@ impl Knock {
 
     fn say(&self, line: &str) {
         if !self.quiet {
-            eprintln!("{line}");
+            warn(line);
         }
     }
 
@@ -246,19 +247,25 @@ impl Import {
             enrolment.access.host = host;
         }
         let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-        let path = save_server(&dirs()?, &name, &enrolment, existing).map_err(|error| {
-            Failure::Failed(format!("{error}; --name gives it another name, --force replaces what is known"))
+        let path = save_server(&dirs()?, &name, &enrolment, existing).map_err(|error| match error.fault {
+            FileFault::Exists => Failure::Failed(format!(
+                "a server `{name}` is known already; --name gives this one another name, --force replaces that one"
+            )),
+            _ => Failure::Failed(error.to_string()),
         })?;
         let Access { host, port, profile, server_key, open, .. } = &enrolment.access;
         let open: Vec<String> = open.iter().map(ToString::to_string).collect();
-        println!("{name}: {host}, UDP port {port}, as {profile}, server key {}", server_key.fingerprint());
-        println!("  opens {}", open.join(" "));
-        println!(
+        print(&format!(
+            "{name}: {host}, UDP port {port}, as {profile}, server key {}",
+            server_key.fingerprint()
+        ))?;
+        print(&format!("  opens {}", open.join(" ")))?;
+        print(&format!(
             "  kept in {}; the bundle is not needed any more: rm {}",
             path.display(),
             self.file.display()
-        );
-        println!("next: knockd-rs knock {name}");
+        ))?;
+        print(&format!("next: knockd-rs knock {name}"))?;
         Ok(())
     }
 }
@@ -283,11 +290,11 @@ impl Keygen {
         line.push('\n');
         files::write(&self.out, line.as_bytes(), Private::NEW)
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        println!("{}", keys.public());
-        eprintln!(
+        print(&keys.public().to_string())?;
+        warn(&format!(
             "the private key is in {}; keep it for `knockd-rs import --private-key`",
             self.out.display()
-        );
+        ));
         Ok(())
     }
 }

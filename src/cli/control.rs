@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Failure;
+use super::exit::print;
 use crate::control::{Closing, Command, Reply, Revoked, Status, call, socket_path};
 use crate::grant::Uses;
 use crate::profile::Opens;
@@ -63,8 +64,8 @@ impl Daemon {
 const NOT_PERMITTED: &str =
     "only root and the members of control.group in knockd-rs.toml may command the daemon; use sudo";
 
-fn print(lines: &[String]) {
-    lines.iter().for_each(|line| println!("{line}"));
+fn print_all(lines: &[String]) -> Result<(), Failure> {
+    lines.iter().try_for_each(|line| print(line))
 }
 
 /// Close ports to strangers; clients that knock still get in.
@@ -91,11 +92,11 @@ impl Guard {
     pub(super) fn run(self) -> Result<(), Failure> {
         let closed = if self.reject { Closing::Reject } else { Closing::Drop };
         let command = Command::Guard { ports: self.ports, closed, confirm: self.confirm };
-        print(&self.daemon.tell(&command)?);
+        print_all(&self.daemon.tell(&command)?)?;
         if self.confirm.is_some() {
-            println!(
-                "now knock from outside: knockd-rs knock SERVER; `knockd-rs status` shows the confirmation"
-            );
+            print(
+                "now knock from outside: knockd-rs knock SERVER; `knockd-rs status` shows the confirmation",
+            )?;
         }
         Ok(())
     }
@@ -113,7 +114,7 @@ pub(super) struct Unguard {
 
 impl Unguard {
     pub(super) fn run(self) -> Result<(), Failure> {
-        print(&self.daemon.tell(&Command::Unguard { ports: self.ports })?);
+        print_all(&self.daemon.tell(&Command::Unguard { ports: self.ports })?)?;
         Ok(())
     }
 }
@@ -151,7 +152,7 @@ impl Grant {
             duration: self.duration,
             connections: Some(if self.many { Uses::Many } else { Uses::Once }),
         };
-        print(&self.daemon.tell(&command)?);
+        print_all(&self.daemon.tell(&command)?)?;
         Ok(())
     }
 }
@@ -173,7 +174,7 @@ impl Revoke {
             (_, Ok(address)) => Revoked::Address(address),
             (name, Err(_)) => Revoked::Profile(name.to_owned()),
         };
-        print(&self.daemon.tell(&Command::Revoke { what })?);
+        print_all(&self.daemon.tell(&Command::Revoke { what })?)?;
         Ok(())
     }
 }
@@ -192,7 +193,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Failure> {
-        print(&self.daemon.tell(&Command::Reload {})?);
+        print_all(&self.daemon.tell(&Command::Reload {})?)?;
         let started = Instant::now();
         while started.elapsed() < RELOAD_PATIENCE {
             let status = self.daemon.status()?;

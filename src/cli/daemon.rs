@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use rustix::io::Errno;
 
 use super::Failure;
+use super::exit::{print, warn};
 use crate::config::{self, LogFormat, SERVER_KEY, make_keys_if_missing};
 use crate::privsep::{self, Directories, Ended};
 use crate::state;
@@ -69,7 +71,12 @@ impl Run {
 
 /// The confined half of the daemon: started by `run`, with its socket as standard input.
 pub(super) fn worker() -> Result<(), Failure> {
-    privsep::work().map_err(|error| Failure::Failed(format!("worker: {error}")))
+    privsep::work().map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NOTSOCK) => {
+            Failure::Usage("the worker talks to its monitor only; `knockd-rs run` starts both".into())
+        }
+        _ => Failure::Failed(format!("worker: {error}")),
+    })
 }
 
 /// Check the configuration, the keys and all profiles, as a reload would.
@@ -83,14 +90,14 @@ impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let loaded = config::load(&self.places.config_dir)
             .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;
-        loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        loaded.warnings.iter().for_each(|warning| warn(&format!("warning: {warning}")));
         let dir = self.places.config_dir.display();
-        println!(
-            "{dir} is sound: {} {}, server key {}",
-            loaded.profiles.len(),
-            if loaded.profiles.len() == 1 { "profile" } else { "profiles" },
+        let count = loaded.profiles.len();
+        let profiles = if count == 1 { "profile" } else { "profiles" };
+        print(&format!(
+            "{dir} is sound: {count} {profiles}, server key {}",
             loaded.server.public().fingerprint()
-        );
+        ))?;
         Ok(())
     }
 }
@@ -112,7 +119,7 @@ impl Init {
 pub(super) fn init(places: &Places) -> Result<(), Failure> {
     let made =
         make_keys_if_missing(&places.config_dir).map_err(|error| Failure::Failed(error.to_string()))?;
-    made.made.iter().for_each(|path| eprintln!("made {}", path.display()));
+    made.made.iter().for_each(|path| warn(&format!("made {}", path.display())));
     if made.made.iter().any(|path| path.ends_with(SERVER_KEY)) {
         let identity = config::server_identity(&places.config_dir)
             .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;

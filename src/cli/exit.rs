@@ -1,5 +1,6 @@
 //! How a command ends: the exit codes, and the sentences that go with them.
 
+use std::io::{ErrorKind, Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 /// Every exit code and its meaning, as the manual lists them.
@@ -61,12 +62,31 @@ impl Failure {
     }
 }
 
+/// Prints a line for people or pipes. A reader that went away, such as `head`, is no failure; the macros of the
+/// standard library would panic.
+///
+/// # Errors
+/// When it cannot be written for another reason, such as a full disk.
+pub(super) fn print(line: &str) -> Result<(), Failure> {
+    match writeln!(stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line to standard error, if that is there.
+pub(super) fn warn(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
 /// Reports a failure, once and here, and turns the result into an exit code.
 pub(super) fn code(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.lines().iter().for_each(|line| eprintln!("knockd-rs: {line}"));
+            failure.lines().iter().for_each(|line| warn(&format!("knockd-rs: {line}")));
             ExitCode::from(failure.code())
         }
     }

@@ -117,8 +117,9 @@ pub fn run(cli: Cli) -> ExitCode {
         #[cfg(feature = "daemon")]
         Command::Worker => daemon::worker(),
         Command::Completions(Completions { shell }) => {
-            clap_complete::generate(shell, &mut command(), "knockd-rs", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command(), "knockd-rs", &mut script);
+            exit::print(String::from_utf8_lossy(&script).trim_end())
         }
     };
     exit::code(done)

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::daemon::{Places, init};
+use super::exit::print;
 use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
 use crate::enrol::{Access, Bundle, Host, save_bundle};
@@ -98,6 +99,7 @@ impl Add {
         };
         let psk = if self.no_psk { None } else { Some(random()?) };
         let host = self.host()?;
+        let server = self.server(&host)?;
         let profile = NewProfile {
             public_key,
             psk: psk.clone(),
@@ -109,19 +111,22 @@ impl Add {
         };
         let path = write_profile(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        let bundle = self.bundle(&host, psk, own)?;
-        save_bundle(&out, &bundle).map_err(|error| Failure::Failed(error.to_string()))?;
-        let secret = if bundle.private_key.is_some() {
-            "; it holds the client's private key: move it, do not copy it"
-        } else {
-            ""
-        };
-        println!("made {}", path.display());
-        println!("made {} for {}{secret}", out.display(), self.name);
-        println!(
+        let secret = own.is_some();
+        let bundled = self.bundle(server, host, psk, own).and_then(|bundle| {
+            save_bundle(&out, &bundle).map_err(|error| Failure::Failed(error.to_string()))
+        });
+        if let Err(failure) = bundled {
+            // Without its bundle the client can never knock, and the name would be taken.
+            let _ = remove_profile(&self.places.config_dir, &self.name);
+            return Err(failure);
+        }
+        let secret = if secret { "; it holds the client's private key: move it, do not copy it" } else { "" };
+        print(&format!("made {}", path.display()))?;
+        print(&format!("made {} for {}{secret}", out.display(), self.name))?;
+        print(&format!(
             "next: on the client `knockd-rs import {}`; here `knockd-rs reload` if the daemon runs",
             out.display()
-        );
+        ))?;
         Ok(())
     }
 
@@ -134,21 +139,30 @@ impl Add {
         }
     }
 
-    /// The bundle, from the profile as it reads back: services resolved, ports merged.
-    fn bundle(&self, host: &Host, psk: Option<Secret<32>>, own: Option<KeyPair>) -> Result<Bundle, Failure> {
-        let config = load(&self.places)?;
-        let profile = find(&config, &self.name)?;
-        let server = match &self.server {
-            Some(server) => server.clone(),
+    fn server(&self, host: &Host) -> Result<ServerName, Failure> {
+        match &self.server {
+            Some(server) => Ok(server.clone()),
             None => host.as_str().to_lowercase().parse().map_err(|error| {
                 Failure::Usage(format!(
                     "the host cannot name the server on the client: {error}; use --server"
                 ))
-            })?,
-        };
+            }),
+        }
+    }
+
+    /// The bundle, from the profile as it reads back: services resolved, ports merged.
+    fn bundle(
+        &self,
+        server: ServerName,
+        host: Host,
+        psk: Option<Secret<32>>,
+        own: Option<KeyPair>,
+    ) -> Result<Bundle, Failure> {
+        let config = load(&self.places)?;
+        let profile = find(&config, &self.name)?;
         let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
         let access = Access {
-            host: host.clone(),
+            host,
             port: config.settings.capture.port,
             profile: self.name.clone(),
             server_key: config.server.public(),
@@ -173,12 +187,17 @@ impl List {
     fn run(self) -> Result<(), Failure> {
         let config = load(&self.places)?;
         if config.profiles.is_empty() {
-            println!("no profile yet; `knockd-rs profile add NAME --open tcp/22` makes one");
+            print("no profile yet; `knockd-rs profile add NAME --open tcp/22` makes one")?;
         }
         for profile in &config.profiles {
             let off = if profile.enabled { "" } else { "  (disabled)" };
             let opens: Vec<String> = profile.opens.iter().map(ToString::to_string).collect();
-            println!("{:<16} {}  {}{off}", profile.name, profile.public_key.fingerprint(), opens.join(" "));
+            print(&format!(
+                "{:<16} {}  {}{off}",
+                profile.name,
+                profile.public_key.fingerprint(),
+                opens.join(" ")
+            ))?;
         }
         Ok(())
     }
@@ -199,20 +218,26 @@ impl Show {
         let profile = find(&config, &self.name)?;
         let join = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(" ") };
         let texts = |items: &[crate::text::PortRange]| items.iter().map(ToString::to_string).collect();
-        println!("name             {}", profile.name);
-        println!("enabled          {}", if profile.enabled { "yes" } else { "no" });
-        println!("public key       {}", profile.public_key);
-        println!("fingerprint      {}", profile.public_key.fingerprint());
-        println!("pre-shared key   {}", if profile.has_psk() { "yes" } else { "no" });
-        println!("opens            {}", join(profile.opens.iter().map(ToString::to_string).collect()));
-        println!("ports            {}", join(texts(&profile.open)));
-        println!("duration         {} unless asked, {} at most", profile.duration, profile.max_duration);
-        println!("connections      {}", profile.connections);
-        println!(
+        print(&format!("name             {}", profile.name))?;
+        print(&format!("enabled          {}", if profile.enabled { "yes" } else { "no" }))?;
+        print(&format!("public key       {}", profile.public_key))?;
+        print(&format!("fingerprint      {}", profile.public_key.fingerprint()))?;
+        print(&format!("pre-shared key   {}", if profile.has_psk() { "yes" } else { "no" }))?;
+        print(&format!(
+            "opens            {}",
+            join(profile.opens.iter().map(ToString::to_string).collect())
+        ))?;
+        print(&format!("ports            {}", join(texts(&profile.open))))?;
+        print(&format!(
+            "duration         {} unless asked, {} at most",
+            profile.duration, profile.max_duration
+        ))?;
+        print(&format!("connections      {}", profile.connections))?;
+        print(&format!(
             "other addresses  {}",
             join(profile.other_addresses.iter().map(ToString::to_string).collect())
-        );
-        println!("grants           {} addresses at a time", profile.max_grants);
+        ))?;
+        print(&format!("grants           {} addresses at a time", profile.max_grants))?;
         Ok(())
     }
 }
@@ -230,10 +255,10 @@ impl Remove {
     fn run(self) -> Result<(), Failure> {
         let path = remove_profile(&self.places.config_dir, &self.name)
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        println!(
+        print(&format!(
             "removed {}; `knockd-rs reload` makes the daemon forget it and end its grants",
             path.display()
-        );
+        ))?;
         Ok(())
     }
 }

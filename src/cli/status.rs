@@ -1,13 +1,14 @@
 //! `status`: one screen that says how things stand.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::Failure;
 use super::control::Daemon;
+use super::exit::print;
 use crate::clock;
 use crate::control::{Closing, GrantStatus, GuardStatus, ProfileStatus, Status};
 use crate::grant::Uses;
@@ -47,16 +48,6 @@ impl Show {
             print(&format!("\x1b[H\x1b[2J{screen}(every second; Ctrl-C ends)"))?;
             std::thread::sleep(Duration::from_secs(1));
         }
-    }
-}
-
-/// A reader that went away, such as `head`, is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(error.to_string()))
-        }
-        _ => Ok(()),
     }
 }
 

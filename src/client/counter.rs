@@ -130,8 +130,9 @@ fn lock(file: &File) -> Result<(), FileFault> {
 /// Digits of a `u64`.
 const DIGITS: usize = 20;
 /// A stored counter farther ahead than this was made by a wrong clock. Less is a burst of knocks or a clock that
-/// was set back a little, and going on from it is what the server accepts.
-const FAR_AHEAD: Duration = Duration::from_secs(600);
+/// was set back a little, and going on from it is what the server accepts. It is the lead that servers allow unless
+/// told otherwise: more was refused, and would be refused again until that time has come.
+const FAR_AHEAD: Duration = Duration::from_secs(180);
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +179,17 @@ mod tests {
         assert_eq!(counter.value.as_nanos(), NOW.as_nanos() & !(STEP - 1));
         assert!(counter.warning.unwrap().to_string().contains("20 minutes ahead"));
         assert_eq!(taken(&home, NOW).warning, None);
+    }
+
+    #[test]
+    fn what_a_server_refused_as_too_far_ahead_is_not_gone_on_from() {
+        let home = home();
+        taken(&home, NOW.saturating_add(Duration::from_secs(179)));
+        assert!(taken(&home, NOW).value > NOW);
+        let home = self::home();
+        taken(&home, NOW.saturating_add(Duration::from_secs(182)));
+        let counter = taken(&home, NOW);
+        assert!(counter.value <= NOW && counter.warning.is_some());
     }
 
     #[test]

@@ -74,6 +74,15 @@ fn load_sound_from(
     credentials: Option<&Path>,
 ) -> Result<(Configuration, Vec<ConfigError>), Vec<ConfigError>> {
     let mut loader = Loader { dir, owners: files::system_owners(), errors: Vec::new(), warnings: Vec::new() };
+    if !dir.exists() {
+        let report = Report::new(&dir.display().to_string());
+        report.error(
+            None,
+            "",
+            "there is no such directory; name another one, or make it and run: knockd-rs init",
+        );
+        return Err(report.into_parts().0);
+    }
     loader.check_dir(dir, ".");
     let settings = loader.settings();
     let (server, report) = keys::server(dir, credentials, &loader.owners);

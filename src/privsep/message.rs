@@ -74,7 +74,7 @@ pub struct Pulse {
     pub id: u64,
     /// What is not as it should be.
     pub health: Health,
-    /// Counters in the order of [`crate::privsep::counters::NAMES`].
+    /// Counters in the order of [`crate::privsep::counters::names`].
     pub counters: Vec<u64>,
 }
 

@@ -144,6 +144,8 @@ impl<'a> Worker<'a> {
 
     /// Takes frames and orders until there is a reason to end.
     fn work(&mut self) -> io::Result<(Reason, String)> {
+        // How it is from the start: a quarantine and a clock in doubt are news before the first knock.
+        self.pulse(0)?;
         loop {
             let (orders, frames) = self.wait()?;
             if orders {

@@ -2,6 +2,7 @@
 //!
 //! Every type here parses from text and prints to the same text; nothing else in the project takes such
 //! strings apart. No I/O.
+#![forbid(unsafe_code)]
 
 mod duration;
 mod name;

@@ -27,7 +27,8 @@ macro_rules! name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                // Not `write_str`: tables of people are padded.
+                f.pad(&self.0)
             }
         }
 

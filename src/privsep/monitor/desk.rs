@@ -197,7 +197,7 @@ impl Desk {
         vec![event.of(profile, Some(refused.source)).because(&refused.name)]
     }
 
-    /// Says what has broken or healed in the worker since its last pulse.
+    /// Says what has broken or healed in the worker since its last pulse, and whether it believes the clock.
     pub(super) fn pulse(&mut self, pulse: &Pulse) -> Vec<Event> {
         let before = std::mem::replace(&mut self.health, pulse.health);
         let (had, has) =
@@ -208,6 +208,7 @@ impl Desk {
             .chain(
                 gone.map(|trouble| Event::new(LogLevel::Info, "recovered", format!("no longer: {trouble}"))),
             )
+            .chain(clock(before, pulse.health))
             .collect()
     }
 
@@ -273,6 +274,17 @@ impl Desk {
     /// When something is due here.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.broken.as_ref().map(|(_, at)| *at).into_iter().chain(self.guards.next_end()).min()
+    }
+}
+
+/// One line when the clock comes in doubt, and one when it can be believed again.
+fn clock(before: Health, now: Health) -> Option<Event> {
+    match (before.clock_unsynchronised, now.clock_unsynchronised) {
+        (false, true) => Some(Event::new(LogLevel::Warning, "clock", super::report::CLOCK_IN_DOUBT)),
+        (true, false) => {
+            Some(Event::new(LogLevel::Info, "clock", "synchronised: the age of knocks is judged again"))
+        }
+        _ => None,
     }
 }
 

@@ -324,7 +324,9 @@ impl Monitor {
         self.say(LogLevel::Info, "stopped", text);
         if remove {
             if let Err(error) = self.desk.remove_table() {
-                eprintln!("knockd-rs: the table could not be removed: {error}");
+                let text = format!("the table could not be removed: {error}");
+                let event = Event::new(LogLevel::Error, "stopped", &text);
+                self.log.write(&event, clock::wall(), clock::uptime());
             }
         }
     }

@@ -109,16 +109,20 @@ impl Monitor {
         let notes = [
             (
                 ready.is_some() && self.desk.health.clock_unsynchronised,
-                "the clock is not synchronised: the order of knocks is judged, not their age",
+                format!("the clock is {CLOCK_IN_DOUBT}"),
             ),
             (
                 ready.is_some_and(|ready| !ready.landlock),
-                "this kernel has no Landlock: seccomp and the lack of capabilities hold the worker",
+                "this kernel has no Landlock: seccomp and the lack of capabilities hold the worker"
+                    .to_owned(),
             ),
         ];
-        notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned()).collect()
+        notes.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text).collect()
     }
 }
+
+/// What it means that the wall clock is not believed, after "the clock is".
+pub(super) const CLOCK_IN_DOUBT: &str = "not synchronised: the order of knocks is judged, not their age";
 
 /// What the worker's health bits mean.
 pub(super) fn worker_troubles(health: Health) -> Vec<&'static str> {
