@@ -92,7 +92,10 @@ pub struct Log {
     sink: Sink,
     format: LogFormat,
     level: LogLevel,
-    budget: Budget,
+    /// For refusals, which a client can cause at will.
+    refusals: Budget,
+    /// For all else: one client's refusals must not hide a grant or an attack.
+    others: Budget,
 }
 
 /// A token bucket for lines.
@@ -128,7 +131,7 @@ impl Log {
     /// Opens the log that fits the place the daemon runs in.
     #[must_use]
     pub fn open(format: LogFormat, level: LogLevel) -> Self {
-        Self { sink: sink(), format, level, budget: Budget::default() }
+        Self { sink: sink(), format, level, refusals: Budget::default(), others: Budget::default() }
     }
 
     /// Takes over changed settings.
@@ -142,7 +145,8 @@ impl Log {
         if event.level > self.level {
             return;
         }
-        let Some(left_out) = self.budget.admit(uptime) else { return };
+        let budget = if event.event == "refused" { &mut self.refusals } else { &mut self.others };
+        let Some(left_out) = budget.admit(uptime) else { return };
         if left_out > 0 {
             let text = format!("{left_out} lines were left out: too many at once");
             self.put(&Event::new(LogLevel::Warning, "suppressed", text), wall);
@@ -201,18 +205,24 @@ fn sink() -> Sink {
 /// The text on one line: what a terminal or a log reader would obey becomes visible instead.
 #[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(is_obeyed) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
     for character in text.chars() {
-        if character.is_control() {
+        if is_obeyed(character) {
             escaped.extend(character.escape_default());
         } else {
             escaped.push(character);
         }
     }
     Cow::Owned(escaped)
+}
+
+/// Control characters, line separators, and what turns the direction of writing round.
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[derive(Serialize)]
@@ -239,6 +249,7 @@ mod tests {
     #[test]
     fn control_characters_never_reach_the_log() {
         assert_eq!(escape("a\nb\u{1b}[31mc"), "a\\nb\\u{1b}[31mc");
+        assert_eq!(escape("a\u{202e}b\u{2028}"), "a\\u{202e}b\\u{2028}");
         assert_eq!(escape("plain ü"), "plain ü");
     }
 

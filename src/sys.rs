@@ -41,6 +41,7 @@ pub fn kernel_clock() -> io::Result<KernelClock> {
 ///
 /// # Errors
 /// What `getsockname(2)` answered, or that `fd` is no packet socket.
+#[cfg(feature = "daemon")]
 pub(crate) fn packet_interface(fd: BorrowedFd<'_>) -> io::Result<i32> {
     // SAFETY: `sockaddr_ll` is a C struct of integers, for which all bits zero is a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -93,9 +94,6 @@ pub fn borrow<T>(_owner: &T, descriptor: RawFd) -> BorrowedFd<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixDatagram;
-
     use super::*;
 
     #[test]
@@ -103,9 +101,12 @@ mod tests {
         kernel_clock().unwrap();
     }
 
+    #[cfg(feature = "daemon")]
     #[test]
     fn another_socket_is_not_taken_for_a_packet_socket() {
-        let socket = UnixDatagram::unbound().unwrap();
+        use std::os::fd::AsFd as _;
+
+        let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
         assert!(packet_interface(socket.as_fd()).is_err());
     }
 }

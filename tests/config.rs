@@ -622,7 +622,7 @@ fn what_works_and_may_not_be_meant_is_a_warning() {
             "knockd-rs.toml:1: firewall.sets: has no effect in firewall.mode \"table\"",
             "profiles.d/laptop.toml:3: other_addresses: 0.0.0.0/0 lets this client open ports to every address",
             "profiles.d/laptop.toml:4: max_duration: 2d is long for an open port; a knock can renew a shorter grant",
-            "profiles.d/laptop.toml:5: enabled: this profile is switched off; its knocks are refused",
+            "profiles.d/laptop.toml:5: enabled: this profile is switched off: its knocks count as a stranger's",
             "profiles.d/phone.tml: is not read; profiles are named NAME.toml or NAME.json",
         ]
     );
@@ -804,11 +804,24 @@ fn at_a_start_a_broken_profile_keeps_nobody_else_out() {
     let good = format!("public_key = \"{}\"\nopen = [\"tcp/22\"]\n", key(3));
     let etc = Etc::new().profile("good.toml", &good).profile("slip.toml", "open = [\"tcp/0\"]\n");
     assert!(etc.load().is_err(), "a reload keeps what it has");
-    let (loaded, errors) = config::load_sound(etc.path()).unwrap();
+    let (loaded, errors) = config::load_sound(etc.path(), Path::new("/nonexistent")).unwrap();
     assert_eq!(loaded.profiles.iter().map(|profile| profile.name.as_str()).collect::<Vec<_>>(), ["good"]);
     assert!(errors.iter().all(|error| error.to_string().starts_with("profiles.d/slip.toml")), "{errors:?}");
-    assert!(
-        config::load_sound(etc.settings("nonsense = 1\n").path()).is_err(),
-        "broken settings are no start"
+}
+
+#[test]
+fn at_a_start_with_broken_settings_the_last_good_ones_are_in_force() {
+    let etc = Etc::new().settings("[guard]\ndrop = [\"tcp/22\"]\n");
+    let copy = etc.path().join("last-good.toml");
+    config::keep_good(etc.path(), &copy).unwrap();
+    let etc = etc.settings("[guard]\ndrop = [\"tcp/0\"]\n");
+    assert!(config::load_sound(etc.path(), Path::new("/nonexistent")).is_err(), "no copy, no start");
+    let (loaded, errors) = config::load_sound(etc.path(), &copy).unwrap();
+    assert_eq!(loaded.settings.guard.drop.iter().map(ToString::to_string).collect::<Vec<_>>(), ["tcp/22"]);
+    assert_eq!(
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["knockd-rs.toml:2: guard.drop: port 0 cannot be opened; use 1 to 65535"]
     );
+    fs::write(&copy, "nonsense = 1\n").unwrap();
+    assert!(config::load_sound(etc.path(), &copy).is_err(), "a copy that is broken itself is none");
 }

@@ -632,6 +632,12 @@ fn a_full_life_leaves_the_rest_of_the_ruleset_as_it_was() {
             table.remove().unwrap();
             assert_eq!(net.nft("list ruleset"), before);
         }
+        Table::start(options(Owner::Auto), &[drop_on("tcp/22")]).unwrap();
+        assert_eq!(Table::leftover().unwrap().len(), 1);
+        Table::purge().unwrap();
+        Table::purge().unwrap();
+        assert_eq!(Table::leftover().unwrap(), []);
+        assert_eq!(net.nft("list ruleset"), before);
         assert_eq!(net.nft("list ruleset"), before);
     });
 }

@@ -12,6 +12,8 @@ use super::fields::Seen;
 use super::keys;
 use super::limits;
 use super::settings::{Mode, Settings};
+use zeroize::Zeroizing;
+
 use crate::crypto::{GateKey, KeyPair};
 use crate::files::{self, FileFault, Rules};
 use crate::grant::Uses;
@@ -53,25 +55,45 @@ pub fn load(dir: &Path) -> Result<Configuration, Vec<ConfigError>> {
 /// # Errors
 /// As [`load`].
 pub fn load_from(dir: &Path, credentials: Option<&Path>) -> Result<Configuration, Vec<ConfigError>> {
-    match load_sound_from(dir, credentials) {
+    match load_sound_from(dir, credentials, None) {
         Ok((configuration, errors)) if errors.is_empty() => Ok(configuration),
         Ok((_, errors)) | Err(errors) => Err(errors),
     }
 }
 
-/// As [`load`], for a start: profiles that are broken are left out and told about, because a slip in one client's
-/// file must not keep out all others. A running daemon keeps what it has instead, so a reload takes [`load`].
+/// As [`load`], for a start, where there is no old configuration to go on with, and where not to start would leave
+/// ports unguarded or nobody able to knock. Profiles that are broken are left out; in place of broken settings those
+/// in `last_good` are taken, the copy that [`keep_good`] made. What is wrong is told.
 ///
 /// # Errors
-/// As [`load`], for everything but the profiles.
-pub fn load_sound(dir: &Path) -> Result<(Configuration, Vec<ConfigError>), Vec<ConfigError>> {
+/// As [`load`], when the keys are wrong, or there is no good copy of broken settings.
+pub fn load_sound(
+    dir: &Path,
+    last_good: &Path,
+) -> Result<(Configuration, Vec<ConfigError>), Vec<ConfigError>> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    load_sound_from(dir, credentials.as_deref())
+    load_sound_from(dir, credentials.as_deref(), Some(last_good))
+}
+
+/// Keeps a copy of settings that were accepted, for a start that finds broken ones. There is no secret in them.
+///
+/// # Errors
+/// [`FileError`](files::FileError) when the copy cannot be written.
+pub fn keep_good(dir: &Path, last_good: &Path) -> Result<(), files::FileError> {
+    let rules = Rules { forbidden: 0o022, mode: 0o644, owners: files::system_owners(), limit: limits::FILE };
+    let text = match files::read_text(&dir.join(SETTINGS_FILE), &rules) {
+        Ok(text) => text,
+        Err(error) if error.is_missing() => Zeroizing::new(String::new()),
+        Err(error) => return Err(error),
+    };
+    let private = files::Private { existing: files::Existing::Replace, ..files::Private::NEW };
+    files::write(last_good, text.as_bytes(), private)
 }
 
 fn load_sound_from(
     dir: &Path,
     credentials: Option<&Path>,
+    last_good: Option<&Path>,
 ) -> Result<(Configuration, Vec<ConfigError>), Vec<ConfigError>> {
     let mut loader = Loader { dir, owners: files::system_owners(), errors: Vec::new(), warnings: Vec::new() };
     if !dir.exists() {
@@ -84,7 +106,14 @@ fn load_sound_from(
         return Err(report.into_parts().0);
     }
     loader.check_dir(dir, ".");
-    let settings = loader.settings();
+    let mut settings = loader.settings();
+    let mut is_tolerable: fn(&ConfigError) -> bool = is_about_a_profile;
+    if loader.errors.iter().any(is_about_settings) {
+        if let Some(good) = last_good.and_then(|path| loader.last_good(path)) {
+            settings = Some(good);
+            is_tolerable = |error| is_about_a_profile(error) || is_about_settings(error);
+        }
+    }
     let (server, report) = keys::server(dir, credentials, &loader.owners);
     loader.take(report);
     let (gate, report) = keys::gate(dir, credentials, &loader.owners);
@@ -95,7 +124,7 @@ fn load_sound_from(
     errors.sort();
     warnings.sort();
     match (settings, server, gate) {
-        (Some(settings), Some(server), Some(gate)) if errors.iter().all(is_about_a_profile) => {
+        (Some(settings), Some(server), Some(gate)) if errors.iter().all(is_tolerable) => {
             let is_sound = |file: &str| errors.iter().all(|error| error.place.file != file);
             let sound = profiles.into_iter().filter(|(file, _)| is_sound(file));
             let profiles = sound.map(|(_, read)| read.profile).collect();
@@ -107,6 +136,10 @@ fn load_sound_from(
 
 fn is_about_a_profile(error: &ConfigError) -> bool {
     error.place.file.strip_prefix(PROFILES_DIR).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn is_about_settings(error: &ConfigError) -> bool {
+    error.place.file == SETTINGS_FILE
 }
 
 struct Loader<'a> {
@@ -148,7 +181,16 @@ impl Loader<'_> {
         settings
     }
 
-    fn text(&self, file: &str, rules: &Rules, report: &Report) -> Option<zeroize::Zeroizing<String>> {
+    /// The copy of settings that were good once; `None` when there is none, or this release does not accept it.
+    fn last_good(&self, path: &Path) -> Option<Settings> {
+        let rules = Rules { forbidden: 0o022, mode: 0o644, owners: self.owners.clone(), limit: limits::FILE };
+        let text = files::read_text(path, &rules).ok()?;
+        let report = Report::new(SETTINGS_FILE);
+        let settings = Settings::read(&text, &report)?;
+        report.into_parts().0.is_empty().then_some(settings)
+    }
+
+    fn text(&self, file: &str, rules: &Rules, report: &Report) -> Option<Zeroizing<String>> {
         let read = files::read_text(&self.dir.join(file), rules);
         let complain = |error: files::FileError| {
             let line = if let FileFault::NotText { line } = error.fault { Some(line) } else { None };

@@ -18,7 +18,7 @@ mod settings;
 pub use error::{ConfigError, ConfigWarning, Place};
 pub use keys::{GATE_KEY, MadeKeys, SERVER_KEY, make_keys_if_missing, server_identity};
 pub use limits::Bounds;
-pub use load::{Configuration, PROFILES_DIR, SETTINGS_FILE, load, load_from, load_sound};
+pub use load::{Configuration, PROFILES_DIR, SETTINGS_FILE, keep_good, load, load_from, load_sound};
 pub use ports::merged;
 pub use settings::{
     Capture, Clock, Control, Device, Firewall, Freshness, GroupName, Guard, Interface, Limits, Log,

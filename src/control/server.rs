@@ -23,14 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
+/// How long to wait before another attempt at a socket that could not be made.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// The listening socket and its connections.
 #[derive(Debug)]
 pub struct Server {
-    listener: UnixListener,
+    listener: Result<UnixListener, Trouble>,
     path: PathBuf,
     group: u32,
     connections: Vec<Connection>,
     next: u64,
+}
+
+/// Why nobody can ask, and when to try again. A full disk takes no socket, and must not keep the daemon from opening
+/// ports for those who knock.
+#[derive(Debug)]
+struct Trouble {
+    error: io::Error,
+    again: Duration,
 }
 
 #[derive(Debug)]
@@ -52,20 +63,26 @@ enum Stage {
 }
 
 impl Server {
-    /// Listens in the runtime directory. Everybody may connect; who may ask is decided at the connection.
-    ///
-    /// # Errors
-    /// When the socket cannot be made.
-    pub fn bind(runtime_dir: &Path, group: u32) -> io::Result<Self> {
+    /// Listens in the runtime directory, as soon as that takes a socket. Everybody may connect; who may ask is decided
+    /// at the connection.
+    #[must_use]
+    pub fn new(runtime_dir: &Path, group: u32, uptime: Duration) -> Self {
         let path = socket_path(runtime_dir);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, path, group, connections: Vec::new(), next: 0 })
+        let listener = listen(&path, uptime);
+        Self { listener, path, group, connections: Vec::new(), next: 0 }
+    }
+
+    /// Why nobody can ask, if so: a sentence.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let Trouble { error, .. } = self.listener.as_ref().err()?;
+        Some(format!("the control socket {} cannot be made: {error}", self.path.display()))
+    }
+
+    /// When another attempt at the socket is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.listener.as_ref().err().map(|trouble| trouble.again)
     }
 
     /// Lets members of another group ask from now on.
@@ -75,8 +92,9 @@ impl Server {
 
     /// What to poll for.
     pub fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        let listener = PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN);
-        std::iter::once(listener).chain(self.connections.iter().map(|connection| {
+        let listener = self.listener.as_ref().ok();
+        let listener = listener.map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
+        listener.into_iter().chain(self.connections.iter().map(|connection| {
             let flags = match connection.state {
                 Stage::Reading => PollFlags::IN,
                 Stage::Writing => PollFlags::OUT,
@@ -88,7 +106,12 @@ impl Server {
 
     /// Accepts, reads and writes as far as it goes without waiting; returns the commands that are complete.
     pub fn turn(&mut self, uptime: Duration) -> Vec<(Ticket, Command)> {
-        while let Ok((stream, _)) = self.listener.accept() {
+        if self.next_deadline().is_some_and(|again| again <= uptime) {
+            self.listener = listen(&self.path, uptime);
+        }
+        for _ in 0..MAX_CONNECTIONS {
+            let Ok(listener) = &self.listener else { break };
+            let Ok((stream, _)) = listener.accept() else { break };
             self.admit(stream, uptime);
         }
         let mut commands = Vec::new();
@@ -143,6 +166,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn listen(path: &Path, uptime: Duration) -> Result<UnixListener, Trouble> {
+    let bind = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|error| Trouble { error, again: uptime + RETRY })
 }
 
 /// Root, the daemon's own user, and members of the group.

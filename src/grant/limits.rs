@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::{Action, Grant, Request, Uses};
+use crate::crypto::PublicKey;
 use crate::policy::{Rules, disjoint};
 use crate::text::{PortRange, Span};
 
@@ -12,6 +13,8 @@ use crate::text::{PortRange, Span};
 pub struct ProfileLimits {
     /// The profile's name.
     pub name: String,
+    /// Its client: a profile of the same name with another key is another profile.
+    pub public_key: PublicKey,
     /// Its rules.
     pub rules: Rules,
 }
@@ -23,8 +26,8 @@ pub struct Limits {
     profiles: Vec<ProfileLimits>,
 }
 
-/// An admitted grant. Only [`Limits::admit`] makes one out of what a worker sent; an admin's own `grant` command
-/// is the other way ([`Opening::by_hand`]).
+/// An admitted grant. Out of what a worker sent only [`Limits::admit`] makes one; an admin's `grant` command is the
+/// other way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The profile's name, for the kernel's element and the log.
@@ -43,29 +46,6 @@ pub struct Opening {
     pub lifetime: Span,
 }
 
-impl Opening {
-    /// An opening that the admin asked for at the control socket: bound by nothing but the profile's number of
-    /// grants.
-    #[must_use]
-    pub fn by_hand(
-        profile: &ProfileLimits,
-        address: IpAddr,
-        ports: Vec<PortRange>,
-        uses: Uses,
-        lifetime: Span,
-    ) -> Self {
-        Self {
-            profile: profile.name.clone(),
-            max_grants: profile.rules.max_grants,
-            action: Action::Open,
-            address,
-            ports,
-            uses,
-            lifetime,
-        }
-    }
-}
-
 impl Limits {
     /// Bounds for these profiles; a [`super::ProfileIndex`] is a place in this list.
     #[must_use]
@@ -79,16 +59,16 @@ impl Limits {
         self.profiles.get(usize::try_from(index.0).ok()?)
     }
 
-    /// The profile of this name.
+    /// The same request under a newer configuration: `None` when that does not allow it any more. What a worker
+    /// asks for that does not know of the change yet is no breach, and opens nothing.
     #[must_use]
-    pub fn by_name(&self, name: &str) -> Option<&ProfileLimits> {
-        self.profiles.iter().find(|profile| profile.name == name)
-    }
-
-    /// All profiles, in index order.
-    #[must_use]
-    pub fn profiles(&self) -> &[ProfileLimits] {
-        &self.profiles
+    pub fn still_allowed(&self, request: &Request, newer: &Self) -> Option<Opening> {
+        let profile = self.profile(request.grant.profile)?;
+        let same =
+            |other: &ProfileLimits| other.name == profile.name && other.public_key == profile.public_key;
+        let index = u32::try_from(newer.profiles.iter().position(same)?).ok()?;
+        let grant = Grant { profile: super::ProfileIndex(index), ..request.grant.clone() };
+        newer.admit(&Request { grant, ..request.clone() }).ok()
     }
 
     /// Checks a request against what its profile can ever be given. A worker that follows its policy never
@@ -98,7 +78,7 @@ impl Limits {
     /// The [`Breach`]; the caller ends the worker.
     pub fn admit(&self, request: &Request) -> Result<Opening, Breach> {
         let Grant { profile, action, source, address, ports, uses, lifetime } = &request.grant;
-        let ProfileLimits { name, rules } =
+        let ProfileLimits { name, rules, .. } =
             self.profile(*profile).ok_or(Breach::Profile { index: profile.0 })?;
         let breach = |what| Err(Breach::Rules { profile: name.clone(), what });
         if *ports != disjoint(ports.iter().copied()) {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use ledger::{Entry, Full, Ledger};
 pub use limits::{Breach, Limits, Opening, ProfileLimits};
 pub use request::{Malformed, REQUEST_LEN, Request};
+#[cfg(feature = "daemon")]
 pub(crate) use request::{ip_address, octets};
 
 use crate::text::{PortRange, Span};

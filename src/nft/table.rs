@@ -189,6 +189,26 @@ impl Table {
         remove(&mut self.link)
     }
 
+    /// Deletes the table that an earlier daemon left behind, if there is one.
+    ///
+    /// # Errors
+    /// [`FirewallError::OwnedElsewhere`] while a daemon that owns it is running, [`FirewallError::NotPermitted`].
+    pub fn purge() -> Result<(), FirewallError> {
+        let mut link = open(0)?;
+        await_disowned(&mut link)?;
+        remove(&mut link)
+    }
+
+    /// The guards of the table that an earlier daemon left behind; none when there is no table.
+    ///
+    /// # Errors
+    /// [`FirewallError`] when the kernel does not list them.
+    pub fn leftover() -> Result<Vec<LiveGuard>, FirewallError> {
+        let mut link = open(0)?;
+        let listed = elements(&mut link, &guard_slot()).or_else(or_none)?;
+        Ok(listed.iter().filter_map(|element| parse_guard(element)).collect())
+    }
+
     /// Makes sure that there is a table to fill, and says whether nft has to leave out `add table`.
     fn prepare(&mut self) -> Result<bool, FirewallError> {
         if Header::read(&mut self.link).map_err(reading)?.is_some() {

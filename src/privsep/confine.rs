@@ -61,10 +61,11 @@ impl Confinement {
 pub fn confine(writable: &[&Path], receiving: &[BorrowedFd<'_>]) -> Result<Confinement, ConfineError> {
     let step = |name| move |source: io::Error| ConfineError::Step { name, source };
     alone()?;
-    capabilities::drop_all().map_err(step("dropping capabilities"))?;
-    set_no_new_privs(true).map_err(|error| step("setting no_new_privs")(error.into()))?;
+    // First: a process without capabilities that can be dumped is open to every other of its user (ptrace(2)).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| step("becoming not dumpable")(error.into()))?;
+    capabilities::drop_all().map_err(step("dropping capabilities"))?;
+    set_no_new_privs(true).map_err(|error| step("setting no_new_privs")(error.into()))?;
     // By the thread that started this process, which for the monitor is its main thread (prctl(2)).
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| step("setting the parent's death signal")(error.into()))?;

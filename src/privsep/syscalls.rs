@@ -16,8 +16,8 @@ use libc::{
     SYS_nanosleep, SYS_newfstatat, SYS_openat, SYS_ppoll, SYS_prctl, SYS_pread64, SYS_pwrite64, SYS_read,
     SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_renameat, SYS_renameat2, SYS_restart_syscall,
     SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield,
-    SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_statx,
-    SYS_tgkill, SYS_unlinkat, SYS_write, SYS_writev, c_long,
+    SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_sigaltstack, SYS_statx, SYS_tgkill,
+    SYS_unlinkat, SYS_write, SYS_writev, c_long,
 };
 #[cfg(target_arch = "x86_64")]
 use libc::{SYS_epoll_wait, SYS_open, SYS_poll, SYS_readlink, SYS_rename, SYS_stat, SYS_time, SYS_unlink};
@@ -47,8 +47,10 @@ enum Arguments {
     Elsewhere,
     /// As `Elsewhere`, and the command in argument 1 is this.
     CommandElsewhere(u64),
+    /// This process (argument 0) and no other.
+    Own,
 }
-use Arguments::{Any, Bits, CommandElsewhere, Elsewhere, OneOf};
+use Arguments::{Any, Bits, CommandElsewhere, Elsewhere, OneOf, Own};
 
 const EXECUTABLE: Arguments = Bits { argument: 2, mask: libc::PROT_EXEC as u64, value: 0 };
 
@@ -66,7 +68,6 @@ const TABLE: &[Row] = &[
     Row(SYS_recvmsg, Any, "the socketpair"),
     Row(SYS_sendto, Elsewhere, "the socketpair"),
     Row(SYS_sendmsg, Elsewhere, "the socketpair"),
-    Row(SYS_shutdown, Any, "the socketpair"),
     Row(SYS_getsockopt, Any, "PACKET_STATISTICS, and SO_ERROR after a link went down"),
     Row(SYS_getsockname, Any, "whether the interface is still there"),
     Row(SYS_ioctl, OneOf { argument: 1, values: IOCTLS }, "see IOCTLS"),
@@ -121,7 +122,7 @@ const TABLE: &[Row] = &[
     Row(SYS_rt_sigprocmask, Any, "abort, a new thread"),
     Row(SYS_rt_sigreturn, Any, "the end of a signal handler"),
     Row(SYS_restart_syscall, Any, "a sleep that SIGCONT interrupted"),
-    Row(SYS_tgkill, Any, "abort; Landlock (6.12) keeps other processes out of reach, their user id before"),
+    Row(SYS_tgkill, Own, "abort; the monitor runs as the same user, and must not be signalled"),
     Row(SYS_exit, Any, "the end of a thread"),
     Row(SYS_exit_group, Any, "the end"),
 ];
@@ -179,18 +180,19 @@ const CLONE_SEEN: u64 = CLONE_THREAD
 /// `receiving` are the capture's descriptors: nothing can be sent on them, nor on a duplicate.
 pub(super) fn restrict(receiving: &[BorrowedFd<'_>]) -> Result<(), seccompiler::Error> {
     let numbers: Vec<u64> = receiving.iter().map(|fd| u64::from(fd.as_raw_fd().unsigned_abs())).collect();
-    let [refusing, table] = filters(&numbers)?;
+    let own = u64::from(std::process::id());
+    let [refusing, table] = filters(&numbers, own)?;
     seccompiler::apply_filter(&refusing)?;
     seccompiler::apply_filter(&table)
 }
 
-fn filters(receiving: &[u64]) -> Result<[BpfProgram; 2], BackendError> {
+fn filters(receiving: &[u64], own: u64) -> Result<[BpfProgram; 2], BackendError> {
     let refused: BTreeMap<_, _> =
         REFUSED.iter().chain(REFUSED_OLD).map(|number| (*number, Vec::new())).collect();
     // The second filter has to let through what the first one answers, or its stricter answer would win.
     let mut allowed = refused.clone();
     for Row(number, arguments, _reason) in TABLE.iter().chain(OLD_FORMS) {
-        allowed.entry(*number).or_default().extend(arguments.rules(receiving)?);
+        allowed.entry(*number).or_default().extend(arguments.rules(receiving, own)?);
     }
     Ok([
         compile(refused, SeccompAction::Allow, errno(libc::ENOSYS))?,
@@ -212,7 +214,7 @@ fn compile(
 
 impl Arguments {
     /// The rules of seccompiler, of which one has to hold; none at all is a call whatever its arguments.
-    fn rules(&self, receiving: &[u64]) -> Result<Vec<SeccompRule>, BackendError> {
+    fn rules(&self, receiving: &[u64], own: u64) -> Result<Vec<SeccompRule>, BackendError> {
         let conditions = match self {
             Any => Vec::new(),
             Bits { argument, mask, value } => {
@@ -222,6 +224,7 @@ impl Arguments {
             OneOf { argument, values } => {
                 values.iter().map(|value| Ok(vec![equals(*argument, *value)?])).collect::<Result<_, _>>()?
             }
+            Own => vec![vec![equals(0, own)?]],
             Elsewhere if receiving.is_empty() => Vec::new(),
             Elsewhere => vec![none_of(receiving)?],
             CommandElsewhere(command) => {
@@ -289,7 +292,7 @@ mod tests {
                 }
             }
         };
-        let [refusing, table] = filters(&[3, 4]).unwrap();
+        let [refusing, table] = filters(&[3, 4], 77).unwrap();
         match (run(&refusing), run(&table)) {
             (_, KILL) => KILL,
             (ALLOW, second) => second,
@@ -339,8 +342,14 @@ mod tests {
     }
 
     #[test]
+    fn no_process_but_the_own_one_can_be_signalled() {
+        assert_eq!(verdict(SYS_tgkill, [77, 77, 6, 0, 0, 0]), ALLOW);
+        assert_eq!(verdict(SYS_tgkill, [78, 78, 15, 0, 0, 0]), KILL);
+    }
+
+    #[test]
     fn a_foreign_architectures_calls_end_the_process() {
-        let [_, table] = filters(&[3, 4]).unwrap();
+        let [_, table] = filters(&[3, 4], 77).unwrap();
         // Load the architecture, compare, and end when it is another one.
         assert_eq!((table[0].code, table[0].k), (0x20, 4));
         assert_eq!((table[1].code, table[1].jt, table[1].jf), (0x15, 1, 0));

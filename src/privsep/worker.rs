@@ -29,6 +29,10 @@ use crate::time::{ClockTrust, Now};
 /// How many frames are taken between two looks at the monitor's orders.
 const BATCH: usize = 64;
 
+/// How many frames a worker that retires still takes: more than the kernel's ring holds, so that none is left,
+/// and not without end, so that a flood does not keep it.
+const LAST_BATCH: usize = 4096;
+
 /// Runs the worker on the socket that the monitor gave it, to its end.
 ///
 /// # Errors
@@ -183,7 +187,7 @@ impl<'a> Worker<'a> {
                 return self.take_frames(BATCH);
             }
             Some(Order::Retire) => {
-                self.take_frames(usize::MAX)?;
+                self.take_frames(LAST_BATCH)?;
                 return Ok(Some((Reason::Retired, String::new())));
             }
             Some(Order::Go | Order::Answer(..)) | None => {}

@@ -1,8 +1,8 @@
 //! Replay marks that survive: the newest counter of each client, written down before a port opens.
 //!
-//! They live twice. The [`journal`] lies in the runtime directory (memory-backed: survives a crash or kill of
+//! They live twice. The journal lies in the runtime directory (memory-backed: survives a crash or kill of
 //! the daemon, costs microseconds) and gets a record on every accepted knock, before the firewall is touched.
-//! The [`snapshot`] lies in the state directory (survives a reboot) and is written by a thread of its own within
+//! The snapshot lies in the state directory (survives a reboot) and is written by a thread of its own within
 //! a second, and at a clean stop with a clean marker; so no `fsync` stands between a knock and its port.
 //!
 //! | journal | snapshot | then |
@@ -13,14 +13,14 @@
 //! | damaged, or behind the snapshot | any | quarantine |
 //!
 //! In quarantine every knock is refused until all that could be replayed has gone stale. What cannot be written
-//! is no reason to stop: the daemon goes on with what is writable, says so in [`Health`], and fails closed
+//! is no reason to stop: the daemon goes on with what is writable, says so in its `Health`, and fails closed
 //! (quarantine) at the next start.
 
 mod journal;
 mod snapshot;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ impl State {
         let sequence = journal.sequence.max(snapshot.sequence);
         let until = match lost {
             Some(_) => uptime.saturating_add(quarantine),
-            None => journal.quarantined_until,
+            // Never longer than a quarantine that begins now, whatever the file says.
+            None => journal.quarantined_until.min(uptime.saturating_add(quarantine)),
         };
         let why = lost.unwrap_or("the replay state was lost before the last restart");
         let recovered = Recovered {
@@ -193,13 +194,21 @@ fn why_lost(
     }
 }
 
+/// No file of marks is larger: 200,000 clients take 15 MB.
+const MAX_FILE_LEN: u64 = 64 * 1024 * 1024;
+
 /// Reads a small file whole. `None` when there is none; unreadable counts as damaged, and that is the caller's to
 /// say.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    match file.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes)? {
+        read if read as u64 > MAX_FILE_LEN => Err(io::ErrorKind::InvalidData.into()),
+        _ => Ok(Some(bytes)),
     }
 }
 

@@ -68,12 +68,8 @@ impl<'a> Daemon<'a> {
 
     /// Runs a command that talks to it: `guard`, `grant`, `status`.
     pub fn tell(&self, arguments: &[&str]) -> Output {
-        Command::new(KNOCKD)
-            .args(arguments)
-            .arg("--runtime-dir")
-            .arg(self.world.path("run"))
-            .output()
-            .unwrap()
+        // By the daemon's own mounts, where its runtime directory may be a file system of its own.
+        Command::new(KNOCKD).args(arguments).arg("--runtime-dir").arg(self.own_path("run")).output().unwrap()
     }
 
     /// The same; it has to succeed.
@@ -171,6 +167,11 @@ impl<'a> Daemon<'a> {
         self.kill9_monitor();
     }
 
+    /// Whether the monitor lives.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits until it has ended by itself.
     pub fn ended(&mut self) -> ExitStatus {
         let mut status = None;
@@ -189,7 +190,7 @@ impl<'a> Daemon<'a> {
 
     /// Starts it again, however it ended, and waits until it awaits knocks.
     pub fn start_again(&mut self) {
-        assert!(self.child.try_wait().unwrap().is_some(), "it is still running");
+        assert!(!self.is_running(), "it is still running");
         *self = Self::start(self.world, self.how.clone());
     }
 

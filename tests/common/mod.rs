@@ -14,12 +14,13 @@
 )]
 
 mod daemon;
+mod packets;
 mod probe;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Once;
@@ -30,7 +31,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use daemon::{Daemon, Launch, is_gone};
-pub use probe::{Answer, Echo, attempt, is_ready, udp_answers};
+pub use packets::{Ear, Sealer};
+pub use probe::{Answer, Echo, Siege, attempt, is_ready, udp_answers};
 
 /// The program under test.
 pub const KNOCKD: &str = env!("CARGO_BIN_EXE_knockd-rs");
@@ -79,6 +81,8 @@ impl World {
         SWEEP.call_once(sweep);
         let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("knockd-rs-test-").tempdir().unwrap();
+        // Others may pass through, as they may through /run: what they must not read has modes of its own.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let world = Self { server: format!("kr-{id}-s"), client: format!("kr-{id}-c"), dir };
         for name in ["etc", "lib", "run", "home"] {
             fs::DirBuilder::new().mode(0o711).create(world.dir.path().join(name)).unwrap();
@@ -165,11 +169,16 @@ impl World {
 
     /// The same in other circumstances.
     pub fn launch(&self, config: &str, how: Launch) -> Daemon<'_> {
+        self.configure(config);
         if !self.path("etc/profiles.d").is_dir() {
             self.enrol("laptop", &["--open", "tcp/22"]);
         }
-        fs::write(self.path("etc/knockd-rs.toml"), config).unwrap();
         Daemon::start(self, how)
+    }
+
+    /// Writes `knockd-rs.toml`.
+    pub fn configure(&self, config: &str) {
+        fs::write(self.path("etc/knockd-rs.toml"), config).unwrap();
     }
 
     /// Runs the client in its namespace.
@@ -247,6 +256,27 @@ impl World {
     /// What a TCP connection from this address comes to.
     pub fn try_tcp(&self, from: Option<IpAddr>, address: IpAddr, port: u16) -> Answer {
         self.on_client(|| attempt(from, (address, port).into(), PATIENCE))
+    }
+
+    /// Attempts at a TCP port from a stranger's address, one after the other without a pause, until it is ended.
+    pub fn siege(&self, address: IpAddr, port: u16) -> Siege {
+        let from = if address.is_ipv4() { STRANGER4 } else { STRANGER6 };
+        self.on_client(|| Siege::begin(from, (address, port).into()))
+    }
+
+    /// Something on the server that hears what is sent to the knock port.
+    pub fn ear(&self) -> Ear {
+        self.on_server(Ear::open)
+    }
+
+    /// What seals knocks as the client would, for tests that need packets without the client's pauses.
+    pub fn sealer(&self) -> Sealer {
+        Sealer::load(&self.path("home"), SERVER_NAME)
+    }
+
+    /// Sends these bytes to the knock port of an address, from another address than the client's where one is named.
+    pub fn send(&self, from: Option<IpAddr>, to: IpAddr, packet: &[u8]) {
+        self.on_client(|| packets::send(from, to, packet));
     }
 
     /// Whether a UDP service answers the client.

@@ -24,11 +24,15 @@ pub enum Answer {
 
 /// Tries one TCP connection, and waits for an answer for this long.
 pub fn attempt(from: Option<IpAddr>, to: SocketAddr, patience: Duration) -> Answer {
+    try_from(from.map(|address| SocketAddr::new(address, 0)), to, patience)
+}
+
+fn try_from(from: Option<SocketAddr>, to: SocketAddr, patience: Duration) -> Answer {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::STREAM, flags, None).unwrap();
     if let Some(from) = from {
-        bind(&socket, &SocketAddr::new(from, 0)).unwrap();
+        bind(&socket, &from).unwrap();
     }
     match connect(&socket, &to) {
         Ok(()) => return Answer::Connected,
@@ -64,6 +68,56 @@ pub fn is_ready(fd: impl AsFd, what: PollFlags, patience: Duration) -> bool {
             Err(Errno::INTR) => {}
             Err(error) => panic!("poll: {error}"),
         }
+    }
+}
+
+/// Connection attempts from one address, one after the other without a pause. Their ports are none that the
+/// kernel chooses by itself: a probe from the port of a connection that somebody had a moment ago would belong to
+/// that connection, as far as the kernel's connection tracking can tell.
+pub struct Siege {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Assault>,
+}
+
+/// What a siege came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Assault {
+    /// How many attempts were made.
+    pub attempts: usize,
+    /// How many of them got a connection.
+    pub connected: usize,
+    /// The time from the first of these to the last.
+    pub open_for: Duration,
+}
+
+impl Siege {
+    /// Begins, in the namespace of this thread.
+    pub fn begin(from: IpAddr, to: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut assault = Assault::default();
+            let mut first = None;
+            for port in (10_000..32_000).cycle() {
+                if theirs.load(Ordering::Relaxed) {
+                    break;
+                }
+                let answer = try_from(Some(SocketAddr::new(from, port)), to, Duration::from_millis(2));
+                assault.attempts += 1;
+                if answer == Answer::Connected {
+                    assault.connected += 1;
+                    assault.open_for = first.get_or_insert_with(Instant::now).elapsed();
+                }
+            }
+            assault
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it.
+    pub fn end(self) -> Assault {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
     }
 }
 

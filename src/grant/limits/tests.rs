@@ -19,7 +19,7 @@ fn limits() -> Limits {
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         max_grants: 4,
     };
-    Limits::new(vec![ProfileLimits { name: "laptop".into(), rules }])
+    Limits::new(vec![ProfileLimits { name: "laptop".into(), public_key: PublicKey([1; 32]), rules }])
 }
 
 fn grant() -> Grant {
@@ -50,6 +50,21 @@ fn what_the_profile_allows_is_admitted() {
     let opening = admit(grant()).unwrap();
     assert_eq!((opening.profile.as_str(), opening.address), ("laptop", ip("198.51.100.7")));
     assert!(admit(Grant { address: ip("10.1.2.3"), ..grant() }).is_ok());
+}
+
+#[test]
+fn a_worker_with_an_older_configuration_opens_nothing_that_the_newer_one_forbids() {
+    let request = Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant() };
+    let newer = |change: fn(&mut ProfileLimits)| {
+        let mut newer = limits();
+        newer.profiles.iter_mut().for_each(change);
+        limits().still_allowed(&request, &newer)
+    };
+    assert!(newer(|_| ()).is_some());
+    assert_eq!(limits().still_allowed(&request, &Limits::default()), None);
+    assert_eq!(newer(|profile| profile.public_key = PublicKey([2; 32])), None);
+    assert_eq!(newer(|profile| profile.rules.open = vec!["tcp/23".parse().unwrap()]), None);
+    assert_eq!(newer(|profile| profile.rules.max_duration = Span::from_secs(5)), None);
 }
 
 #[test]

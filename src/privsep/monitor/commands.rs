@@ -4,7 +4,7 @@ use super::desk::{Desk, list};
 use super::guards::{Guard, Origin};
 use super::report::plural;
 use crate::clock;
-use crate::config::{Configuration, LogLevel, Mode};
+use crate::config::{Configuration, LogLevel};
 use crate::control::{Closing, Command, Reply, Revoked};
 use crate::grant::{Action, Entry, Opening, Uses};
 use crate::log::Event;
@@ -113,6 +113,13 @@ impl Desk {
                 return refused(format!("{ports} is guarded already{how}, as {}", other.ports));
             }
         }
+        let for_good =
+            |ports: &&PortRange| self.guards.on(**ports).is_some_and(|other| other.origin == Origin::Command);
+        if let Some(ports) = wanted.iter().find(for_good).filter(|_| confirm.is_some()) {
+            return refused(format!(
+                "{ports} is guarded for good already; unguard it first to try it out anew"
+            ));
+        }
         let origin = confirm.map_or(Origin::Command, |time| Origin::Unconfirmed(uptime + time.duration()));
         let changes: Vec<Change> = wanted
             .iter()
@@ -166,34 +173,52 @@ impl Desk {
         (Reply::Done(lines), events)
     }
 
-    /// Takes over a new configuration: trusted networks, guards, and the end of grants whose profile is gone.
-    /// Changes nothing when it cannot change all.
+    /// Takes over a new configuration: guards, trusted networks, and the end of grants whose profile is gone.
+    ///
+    /// # Errors
+    /// Why guards or trusted networks cannot be changed; both are as they were then.
     pub(super) fn reconfigure(
         &mut self,
         old: &Configuration,
         new: &Configuration,
     ) -> Result<Vec<Event>, FirewallError> {
         let uptime = clock::uptime();
-        if trusted(old) != trusted(new) {
-            self.shield.reconfigure(&new.settings)?;
-        }
-        let before = self.guards.wanted(uptime);
-        let kept = self.guards.all().to_vec();
+        let (before, book) = (self.guards.wanted(uptime), self.guards.all().to_vec());
         self.guards.follow(&new.settings);
         let after = self.guards.wanted(uptime);
-        if let Err(error) = self.shield.firewall().apply(&difference(&before, &after)) {
-            self.guards.restore(kept);
+        let mut changed = self.shield.firewall().apply(&difference(&before, &after));
+        if changed.is_ok() && old.settings.firewall.mode != new.settings.firewall.mode {
+            changed = self.shield.reconfigure(&new.settings);
+            if changed.is_err() {
+                self.shield.firewall().apply(&difference(&after, &before))?;
+            }
+        }
+        if let Err(error) = changed {
+            self.guards.restore(book);
             return Err(error);
         }
         self.total = new.settings.limits.grants as usize;
-        let known =
-            |name: &str| new.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name);
-        let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !known(&entry.profile));
-        self.end(&ended)?;
-        Ok(ended
-            .iter()
-            .map(|entry| Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None))
-            .collect())
+        let mut events = self.end_unknown(new, &[]);
+        events.extend(self.save_guards());
+        Ok(events)
+    }
+
+    /// Ends the grants of profiles that are gone or disabled. `spared` are there and could not be read.
+    pub(super) fn end_unknown(&mut self, config: &Configuration, spared: &[String]) -> Vec<Event> {
+        let is_known = |name: &str| {
+            config.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name)
+                || spared.iter().any(|spared| spared == name)
+        };
+        let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !is_known(&entry.profile));
+        match self.end(&ended) {
+            Ok(()) => {
+                let event = |entry: &Entry| {
+                    Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
+                };
+                ended.iter().map(event).collect()
+            }
+            Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
+        }
     }
 }
 
@@ -204,10 +229,6 @@ fn difference(before: &[Guarded], after: &[Guarded]) -> Vec<Change> {
     let gone = before.iter().filter(|old| !after.iter().any(|new| new.ports == old.ports));
     let come = after.iter().filter(|new| !before.iter().any(|old| same(old, new)));
     gone.map(|old| Change::Unguard(old.ports)).chain(come.map(|new| Change::Guard(new.clone()))).collect()
-}
-
-fn trusted(config: &Configuration) -> &Mode {
-    &config.settings.firewall.mode
 }
 
 /// The ports that an admin's `grant` names, for people who write services too.

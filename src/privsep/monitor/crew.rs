@@ -7,9 +7,9 @@
 //! capture is open and keeps what arrives; then the serving one retires, and only when that has written its
 //! replay marks does the new one begin. So no knock is lost, and none is judged twice.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,11 +30,16 @@ const RETIRE_PATIENCE: Duration = Duration::from_secs(5);
 /// The first and the longest pause before another attempt at a lost interface.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// How much of what a worker wrote to standard error is kept.
+const MAX_LAST_WORDS: u64 = 1000;
+
 /// What a worker was started with: its requests are admitted by these limits and no others.
 #[derive(Debug)]
 pub(super) struct Terms {
     pub(super) limits: Limits,
     pub(super) generation: u64,
+    /// Whether it was told to read a capture file: only then may it come to an end.
+    pub(super) reads_a_file: bool,
 }
 
 /// What the crew has to tell the monitor.
@@ -94,6 +99,8 @@ impl Crew {
                 .env_clear()
                 .stdin(Stdio::from(theirs))
                 .stdout(Stdio::null())
+                // Not the monitor's own: a captured worker could forge the log there, or silence it.
+                .stderr(Stdio::piped())
                 .spawn()
         })?;
         let deadline = Some(clock::uptime() + START_PATIENCE);
@@ -140,11 +147,7 @@ impl Crew {
                 self.hand_over();
                 News::Serving { landlock: ready.landlock }
             }
-            Said::Farewell(Farewell { reason, sentence }) => {
-                self.remove(index);
-                self.hand_over();
-                self.left(reason, sentence, terms)
-            }
+            Said::Farewell(farewell) => self.left(index, farewell, terms),
             Said::Pulse(pulse) => {
                 worker.counters.clone_from(&pulse.counters);
                 News::Said { terms, said: Said::Pulse(pulse) }
@@ -157,27 +160,52 @@ impl Crew {
         }
     }
 
-    fn left(&mut self, reason: Reason, sentence: String, terms: Rc<Terms>) -> News {
-        match reason {
-            Reason::Retired => News::Said { terms, said: Said::Farewell(Farewell { reason, sentence }) },
-            Reason::EndOfFile => News::EndOfFile,
-            Reason::CaptureLost | Reason::CannotOpen => News::Lost { sentence },
+    /// A worker ends as planned, if it is one that may: a captured one must not end the service by a polite word.
+    fn left(&mut self, index: usize, farewell: Farewell, terms: Rc<Terms>) -> News {
+        let Some(stage) = self.workers.get(index).map(|worker| worker.stage) else {
+            return died("a worker vanished");
+        };
+        let Farewell { reason, sentence } = farewell;
+        match (reason, stage) {
+            (Reason::Retired, Stage::Retiring | Stage::Waiting(_)) => {
+                self.remove(index);
+                self.hand_over();
+                News::Said { terms, said: Said::Farewell(Farewell { reason, sentence }) }
+            }
+            (Reason::EndOfFile, Stage::Serving(_) | Stage::Retiring) if terms.reads_a_file => {
+                self.remove(index);
+                News::EndOfFile
+            }
+            (Reason::CannotOpen, Stage::Starting)
+            | (Reason::CaptureLost, Stage::Serving(_) | Stage::Retiring) => {
+                self.remove(index);
+                self.hand_over();
+                News::Lost { sentence }
+            }
+            _ => {
+                self.kill_all();
+                died("the worker said farewell out of turn: it is broken or captured, and was ended")
+            }
         }
     }
 
-    /// A worker's socket broke. A retiring one has its marks in the journal; any other death is a death.
+    /// A worker's socket broke. A retiring one has its marks in the journal, and one that did not get as far as
+    /// serving leaves the one before at its work; any other death is a death.
     fn gone(&mut self, index: usize, error: &io::Error) -> Option<News> {
-        let retiring = self.workers.get(index)?.stage == Stage::Retiring;
+        let stage = self.workers.get(index)?.stage;
         let ended = self.remove(index)?;
-        if retiring {
+        if stage == Stage::Retiring {
             self.hand_over();
             return self.hear();
         }
-        self.kill_all();
         let how = match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ended,
             _ => format!("{error}; it was ended"),
         };
+        if !matches!(stage, Stage::Serving(_)) && self.serving().is_some() {
+            return Some(News::Lost { sentence: format!("a new worker died unasked: {how}") });
+        }
+        self.kill_all();
         Some(died(&format!("the worker died unasked: {how}")))
     }
 
@@ -321,7 +349,9 @@ impl Crew {
         add(&mut self.past, &counters);
         // A captured worker might close its socket and live on. One that has ended keeps its own status.
         let _ = child.kill();
-        Some(child.wait().map_or_else(|error| error.to_string(), |status| status.to_string()))
+        let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let words = child.stderr.take().map(last_words).unwrap_or_default();
+        Some(if words.is_empty() { status } else { format!("{status}; it said: {words}") })
     }
 }
 
@@ -341,6 +371,14 @@ impl Worker {
     fn kill(&mut self) {
         let _ = self.child.kill();
     }
+}
+
+/// What a worker that is gone had written to standard error: a panic's message, as a rule. The log escapes it.
+fn last_words(stderr: ChildStderr) -> String {
+    let mut words = Vec::new();
+    // The other end is closed, so this does not wait.
+    let _ = stderr.take(MAX_LAST_WORDS).read_to_end(&mut words);
+    String::from_utf8_lossy(&words).trim_end().to_owned()
 }
 
 /// What the worker needs to open its capture, and drops right after: libpcap asks nfnetlink for `nflog:N`, and

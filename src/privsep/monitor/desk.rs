@@ -4,7 +4,6 @@
 //! command is in `commands`.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -41,19 +40,19 @@ pub(super) struct Desk {
 
 impl Desk {
     /// Puts the table in place with all guards, and takes over the grants that are in it.
-    pub(super) fn open(config: &Configuration, state_dir: &Path) -> io::Result<Self> {
-        let mut guards = GuardBook::open(state_dir, &config.settings)?;
+    pub(super) fn open(config: &Configuration, state_dir: &Path) -> Result<Self, FirewallError> {
+        let (mut guards, unsaved) = GuardBook::open(state_dir, &config.settings);
         let uptime = clock::uptime();
-        let mut shield = Shield::open(&config.settings, &guards.wanted(uptime)).map_err(io::Error::other)?;
-        for live in shield.firewall().guards().map_err(io::Error::other)? {
-            if let Some(left) = live.guard.lifetime {
-                let closed = super::guards::closing(live.guard.closed);
-                guards.note(Guard {
-                    ports: live.guard.ports,
-                    closed,
-                    origin: Origin::Unconfirmed(uptime + left),
-                });
-            }
+        let known = guards.wanted(uptime);
+        let mut shield = Shield::open(&config.settings, &known, unsaved.is_some())?;
+        for live in shield.firewall().guards()? {
+            let closed = super::guards::closing(live.guard.closed);
+            let origin = match live.guard.lifetime {
+                Some(left) => Origin::Unconfirmed(uptime + left),
+                None if known.iter().any(|guard| guard.ports == live.guard.ports) => continue,
+                None => Origin::Command,
+            };
+            guards.note(Guard { ports: live.guard.ports, closed, origin });
         }
         let mut desk = Self {
             shield,
@@ -63,9 +62,9 @@ impl Desk {
             last_knocks: HashMap::new(),
             health: Health::default(),
             broken: None,
-            unsaved: None,
+            unsaved,
         };
-        desk.read_kernel().map_err(io::Error::other)?;
+        desk.read_kernel()?;
         Ok(desk)
     }
 
@@ -84,16 +83,27 @@ impl Desk {
         Ok(doors)
     }
 
-    /// Deals with a request: admits it by the limits that its worker was started with, and carries it out.
+    /// Deals with a request: admits it by the limits that its worker was started with, and, where the configuration
+    /// has changed since, by the `newer` ones; then carries it out.
     ///
     /// # Errors
     /// The breach, when the worker asks for what it can never be given.
     pub(super) fn admit(
         &mut self,
         limits: &Limits,
+        newer: Option<&Limits>,
         request: &Request,
     ) -> Result<(Verdict, Vec<Event>), Breach> {
-        let opening = limits.admit(request)?;
+        let mut opening = limits.admit(request)?;
+        if let Some(newer) = newer {
+            let Some(allowed) = limits.still_allowed(request, newer) else {
+                let text = "the configuration has changed since, and does not allow this any more";
+                let event = Event::new(LogLevel::Warning, "refused", text);
+                let source = Some(request.grant.source);
+                return Ok((Verdict::Failed, vec![event.of(&opening.profile, source).because("reloaded")]));
+            };
+            opening = allowed;
+        }
         self.last_knocks.insert(opening.profile.clone(), clock::wall().as_secs());
         let source = Some(request.grant.source);
         Ok(match opening.action {

@@ -2,7 +2,8 @@
 //! kept in the state directory as `guards.json`. A guard that waits for its confirmation is in the kernel alone:
 //! its element's timeout is the whole of commit-confirm, and needs no daemon to run out.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,14 +57,13 @@ pub(super) struct GuardBook {
 }
 
 impl GuardBook {
-    /// Reads what was saved and adds what the file says. A damaged book is an error: to start without it would
-    /// open ports that an admin closed.
-    pub(super) fn open(state_dir: &Path, settings: &Settings) -> io::Result<Self> {
+    /// Reads what was saved and adds what the file says. With a book that cannot be read comes the reason: the caller
+    /// then keeps whatever the kernel guards, because to forget a guard would open a port that an admin closed.
+    pub(super) fn open(state_dir: &Path, settings: &Settings) -> (Self, Option<String>) {
         let path = state_dir.join(FILE);
-        let saved = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Saved { guards: Vec::new() },
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        let (saved, damage) = match read(&path) {
+            Ok(saved) => (saved, None),
+            Err(error) => (Saved { guards: Vec::new() }, Some(damaged(&path, &error))),
         };
         let guards = saved
             .guards
@@ -72,7 +72,7 @@ impl GuardBook {
             .collect();
         let mut book = Self { path, guards };
         book.follow(settings);
-        Ok(book)
+        (book, damage)
     }
 
     /// Takes over what the configuration file says now. Where a command guards the same ports, the file wins.
@@ -159,11 +159,26 @@ impl GuardBook {
     }
 }
 
-fn damaged(path: &Path, error: &serde_json::Error) -> io::Error {
-    let path = path.display();
-    let text =
-        format!("{path}: {error}; mend it or remove it, then guard the ports again with `knockd-rs guard`");
-    io::Error::new(io::ErrorKind::InvalidData, text)
+/// No book is larger: a thousand guards take 50 KB.
+const MAX_LEN: u64 = 1024 * 1024;
+
+fn read(path: &Path) -> io::Result<Saved> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved { guards: Vec::new() }),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_LEN).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+fn damaged(path: &Path, error: &io::Error) -> String {
+    format!(
+        "{}: {error}; the ports that were guarded before are guarded on, where the kernel still knows them. Guard all \
+         that should be with `knockd-rs guard`: that writes the file anew",
+        path.display()
+    )
 }
 
 pub(super) fn closed(closing: Closing) -> Closed {
@@ -197,12 +212,12 @@ mod tests {
     #[test]
     fn what_a_command_guarded_is_guarded_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let mut book = GuardBook::open(dir.path(), &settings(&["tcp/80"])).unwrap();
+        let (mut book, _) = GuardBook::open(dir.path(), &settings(&["tcp/80"]));
         book.note(Guard { ports: ports("tcp/22"), closed: Closing::Reject, origin: Origin::Command });
         let unconfirmed = Origin::Unconfirmed(Duration::from_secs(9));
         book.note(Guard { ports: ports("tcp/23"), closed: Closing::Drop, origin: unconfirmed });
         book.save().unwrap();
-        let again = GuardBook::open(dir.path(), &settings(&[])).unwrap();
+        let (again, _) = GuardBook::open(dir.path(), &settings(&[]));
         assert_eq!(
             again.wanted(Duration::ZERO),
             [Guarded { ports: ports("tcp/22"), closed: Closed::Reject, lifetime: None }]
@@ -214,14 +229,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), "{\"guards\":[{\"ports\":\"tcp/0\",\"closed\":\"drop\"}]}")
             .unwrap();
-        let error = GuardBook::open(dir.path(), &settings(&[])).unwrap_err();
-        assert!(error.to_string().contains("mend it or remove it"), "{error}");
+        let (book, damage) = GuardBook::open(dir.path(), &settings(&["tcp/80"]));
+        assert!(damage.unwrap().contains("guards.json"));
+        assert_eq!(book.all().len(), 1, "what the configuration file guards is guarded");
     }
 
     #[test]
     fn an_unconfirmed_guard_is_wanted_until_its_time_is_over() {
         let dir = tempfile::tempdir().unwrap();
-        let mut book = GuardBook::open(dir.path(), &settings(&[])).unwrap();
+        let (mut book, _) = GuardBook::open(dir.path(), &settings(&[]));
         let until = Duration::from_secs(100);
         book.note(Guard {
             ports: ports("tcp/22"),
@@ -240,7 +256,7 @@ mod tests {
     #[test]
     fn the_file_wins_over_a_command_for_the_same_port() {
         let dir = tempfile::tempdir().unwrap();
-        let mut book = GuardBook::open(dir.path(), &settings(&[])).unwrap();
+        let (mut book, _) = GuardBook::open(dir.path(), &settings(&[]));
         book.note(Guard { ports: ports("tcp/22"), closed: Closing::Reject, origin: Origin::Command });
         book.follow(&settings(&["tcp/20-30"]));
         assert_eq!(book.all().len(), 1);

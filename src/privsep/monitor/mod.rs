@@ -17,7 +17,7 @@ mod upkeep;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,11 +29,13 @@ use self::desk::Desk;
 use self::links::Links;
 use self::report::Pending;
 use self::signals::Signals;
+use self::upkeep::limits;
 use super::message::Said;
 use crate::clock;
 use crate::config::{self, Configuration, LogLevel, Mode, OnStop};
 use crate::control::{Command, Reply, Server};
 use crate::files::group;
+use crate::grant::Limits;
 use crate::log::{Event, Log};
 use crate::notify::Notify;
 
@@ -59,8 +61,18 @@ pub enum Ended {
     Reported,
 }
 
+/// The copy of the last settings that were good, in the state directory.
+const LAST_GOOD: &str = "last-good.toml";
+
 /// How often connections that hang and commands that wait are looked at, while there are any.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How much the workers may say before signals and admins are looked at again.
+const MAX_NEWS: usize = 256;
+
+/// How long a start waits for the one before to be gone: a daemon that was killed while it started a worker lives
+/// on, as far as its lock is concerned, until that child has got to its `exec`.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 struct Monitor {
     directories: Directories,
@@ -104,50 +116,58 @@ fn failed(what: &str) -> impl Fn(io::Error) -> Ended + '_ {
 
 impl Monitor {
     fn start(directories: Directories, format: Option<config::LogFormat>) -> Result<Self, Ended> {
-        let (config, broken) = config::load_sound(&directories.config).map_err(broken_configuration)?;
+        let last_good = directories.state.join(LAST_GOOD);
+        let (config, broken) =
+            config::load_sound(&directories.config, &last_good).map_err(broken_configuration)?;
         let lock = lock(&directories)?;
         super::capabilities::keep_only_net_admin().map_err(failed("cannot give up privileges"))?;
-        let mut log = Log::open(format.unwrap_or(config.settings.log.format), config.settings.log.level);
-        let now = (clock::wall(), clock::uptime());
-        for warning in &config.warnings {
-            log.write(&Event::new(LogLevel::Warning, "configuration", warning.to_string()), now.0, now.1);
-        }
-        let left_out: Vec<String> = broken.iter().map(|error| format!("left out: {error}")).collect();
-        for line in &left_out {
-            log.write(&Event::new(LogLevel::Error, "configuration", line.clone()), now.0, now.1);
-        }
+        let log = Log::open(format.unwrap_or(config.settings.log.format), config.settings.log.level);
         let desk = Desk::open(&config, &directories.state)
             .map_err(|error| Ended::Failed(format!("the firewall cannot be set up: {error}")))?;
-        let group_id = group(config.settings.control.group.as_str());
-        let control =
-            Server::bind(&directories.runtime, group_id.unwrap_or(0)).map_err(failed("cannot listen"))?;
+        let group = group(config.settings.control.group.as_str());
         let mut monitor = Self {
             config,
             generation: 1,
             log,
             desk,
             crew: Crew::default(),
-            control,
+            control: Server::new(&directories.runtime, group.unwrap_or(0), clock::uptime()),
             links: Links::open(),
             notify: Notify::open(),
             pending: Vec::new(),
             pings: 0,
             lost: None,
-            left_out,
-            started: now.1,
+            left_out: broken.iter().map(left_out).collect(),
+            started: clock::uptime(),
             stopping: false,
             _lock: lock,
             directories,
         };
-        if group_id.is_none() {
-            monitor.say(
-                LogLevel::Warning,
-                "configuration",
-                "control.group does not exist; only root may use the socket",
-            );
-        }
+        monitor.say_at_start(&broken, group.is_none());
         monitor.begin_worker();
         Ok(monitor)
+    }
+
+    /// What an admin should know from the start, and what the configuration says about grants that were found.
+    fn say_at_start(&mut self, broken: &[config::ConfigError], no_group: bool) {
+        let warnings = self.config.warnings.iter().map(ToString::to_string);
+        let group = "control.group does not exist; only root may use the socket".to_owned();
+        let warnings: Vec<String> = warnings.chain(no_group.then_some(group)).collect();
+        warnings.iter().for_each(|line| self.say(LogLevel::Warning, "configuration", line));
+        let errors: Vec<String> = self.left_out.iter().chain(&self.desk.unsaved).cloned().collect();
+        errors.iter().for_each(|line| self.say(LogLevel::Error, "configuration", line));
+        let spared: Vec<String> = broken.iter().filter_map(profile_of).collect();
+        let events = self.desk.end_unknown(&self.config, &spared);
+        self.log_all(&events);
+        if broken.iter().all(|error| error.place.file != config::SETTINGS_FILE) {
+            self.keep_good();
+        }
+    }
+
+    /// Keeps a copy of the settings for a start that finds them broken.
+    fn keep_good(&mut self) {
+        // On a disk that cannot be written there is no copy, as the status says for other reasons.
+        let _ = config::keep_good(&self.directories.config, &self.directories.state.join(LAST_GOOD));
     }
 
     fn turn_until_stopped(&mut self, signals: &Signals) -> Result<(), Ended> {
@@ -193,12 +213,18 @@ impl Monitor {
     fn until_next_deadline(&self) -> Option<Duration> {
         let uptime = clock::uptime();
         let tick = (self.control.is_busy() || !self.pending.is_empty()).then_some(TICK);
-        let deadlines = [self.crew.next_deadline(), self.notify.next_deadline(), self.desk.next_deadline()];
+        let deadlines = [
+            self.crew.next_deadline(),
+            self.notify.next_deadline(),
+            self.desk.next_deadline(),
+            self.control.next_deadline(),
+        ];
         deadlines.into_iter().flatten().map(|at| at.saturating_sub(uptime)).chain(tick).min()
     }
 
     fn hear_workers(&mut self) -> Result<(), Ended> {
-        while let Some(news) = self.crew.hear() {
+        for _ in 0..MAX_NEWS {
+            let Some(news) = self.crew.hear() else { break };
             match news {
                 News::Said { terms, said } => self.attend(&terms, said)?,
                 News::Serving { landlock } => self.worker_serves(landlock),
@@ -213,17 +239,19 @@ impl Monitor {
     /// Deals with what a worker said in the course of its work.
     fn attend(&mut self, terms: &Rc<Terms>, said: Said) -> Result<(), Ended> {
         let events = match said {
-            Said::Request(request) => match self.desk.admit(&terms.limits, &request) {
-                Ok((verdict, events)) => {
-                    self.crew.answer(terms, request.id, verdict);
-                    events
+            Said::Request(request) => {
+                match self.desk.admit(&terms.limits, self.newer(terms).as_ref(), &request) {
+                    Ok((verdict, events)) => {
+                        self.crew.answer(terms, request.id, verdict);
+                        events
+                    }
+                    Err(breach) => {
+                        let sentence =
+                            format!("the worker made {breach}: it is broken or captured, and was ended");
+                        return Err(self.give_up(&sentence));
+                    }
                 }
-                Err(breach) => {
-                    let sentence =
-                        format!("the worker made {breach}: it is broken or captured, and was ended");
-                    return Err(self.give_up(&sentence));
-                }
-            },
+            }
             Said::Refused(refused) => self.desk.refused(&terms.limits, &refused),
             Said::Pulse(pulse) => {
                 let events = self.desk.pulse(&pulse);
@@ -235,6 +263,11 @@ impl Monitor {
         };
         self.log_all(&events);
         Ok(())
+    }
+
+    /// The limits of the present configuration, for a worker that was started with an earlier one.
+    fn newer(&self, terms: &Terms) -> Option<Limits> {
+        (terms.generation != self.generation).then(|| limits(&self.config))
     }
 
     /// The worker died or broke out of its limits: everything stays closed, and the service ends with an error.
@@ -283,6 +316,7 @@ impl Monitor {
         self.control.set_group(group(config.settings.control.group.as_str()).unwrap_or(0));
         self.config = config;
         self.left_out.clear();
+        self.keep_good();
         self.generation += 1;
         self.begin_worker();
         let profiles = self.config.profiles.len();
@@ -342,6 +376,22 @@ impl Monitor {
     }
 }
 
+/// What a start does about a mistake that a reload would refuse.
+fn left_out(error: &config::ConfigError) -> String {
+    if error.place.file == config::SETTINGS_FILE {
+        format!("{error}; the daemon runs with the last settings that were good")
+    } else {
+        format!("{error}; this profile is left out")
+    }
+}
+
+/// The profile that a mistake is about.
+fn profile_of(error: &config::ConfigError) -> Option<String> {
+    let file = Path::new(&error.place.file);
+    let name = file.file_stem()?.to_str()?;
+    file.starts_with(config::PROFILES_DIR).then(|| name.to_owned())
+}
+
 fn broken_configuration(errors: Vec<config::ConfigError>) -> Ended {
     Ended::Configuration(errors.iter().map(ToString::to_string).collect())
 }
@@ -360,15 +410,18 @@ fn needs_restart(old: &Configuration, new: &Configuration) -> Option<&'static st
 
 /// Only one daemon works with a runtime directory.
 fn lock(directories: &Directories) -> Result<File, Ended> {
-    let path = directories.runtime.join("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(|error| {
-        Ended::Failed(format!(
-            "{}: {error}; the runtime directory must exist and be writable",
-            path.display()
-        ))
-    })?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Ended::Failed("another knockd-rs is running already; `knockd-rs status` asks it".into())
-    })?;
+    // The directory itself: on a full disk no file could be made.
+    let path = &directories.runtime;
+    let file = File::open(path)
+        .map_err(|error| Ended::Failed(format!("{}: {error}; make that directory", path.display())))?;
+    let until = clock::uptime() + LOCK_PATIENCE;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if clock::uptime() >= until {
+            return Err(Ended::Failed(
+                "another knockd-rs is running already; `knockd-rs status` asks it".into(),
+            ));
+        }
+        std::thread::sleep(LOCK_PATIENCE / 50);
+    }
     Ok(file)
 }

@@ -100,6 +100,7 @@ impl Monitor {
         }
         troubles.extend(self.desk.broken.iter().map(|(text, _)| text.clone()));
         troubles.extend(self.desk.unsaved.iter().cloned());
+        troubles.extend(self.control.trouble());
         troubles
     }
 

@@ -7,7 +7,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::config::{Mode, Sets, Settings};
 use crate::nft::{
-    AdminSets, Door, Firewall, FirewallError, Guarded, Owner, Ownership, SetName, SetNames, Table,
+    AdminSets, Door, Firewall, FirewallError, Guarded, LiveGuard, Owner, Ownership, SetName, SetNames, Table,
     TableOptions,
 };
 use crate::privsep::capabilities::with_ambient;
@@ -19,9 +19,19 @@ pub(super) enum Shield {
 }
 
 impl Shield {
-    pub(super) fn open(settings: &Settings, guards: &[Guarded]) -> Result<Self, FirewallError> {
+    /// Puts the table in place, or finds the administrator's sets. With `keep_guards`, guards that the kernel has and
+    /// `guards` does not name are kept: the book that should name them cannot be read.
+    pub(super) fn open(
+        settings: &Settings,
+        guards: &[Guarded],
+        keep_guards: bool,
+    ) -> Result<Self, FirewallError> {
         match &settings.firewall.mode {
-            Mode::Sets(sets) => Ok(Self::Sets(Box::new(AdminSets::start(&names(sets))?))),
+            Mode::Sets(sets) => {
+                // Left behind by a daemon that kept a table: its guards would stay closed, with no door in them.
+                Table::purge()?;
+                Ok(Self::Sets(Box::new(AdminSets::start(&names(sets))?)))
+            }
             Mode::Table { owner, trusted } => {
                 let options = TableOptions {
                     owner: match owner {
@@ -31,7 +41,16 @@ impl Shield {
                     trusted_interfaces: trusted.interfaces.iter().map(ToString::to_string).collect(),
                     trusted_networks: trusted.networks.clone(),
                 };
-                Ok(Self::Table(Box::new(with_nft(|| Table::start(options, guards))?)))
+                let mut guards = guards.to_vec();
+                if keep_guards {
+                    let is_new = |live: &LiveGuard| {
+                        guards.iter().all(|guard| guard.ports.intersection(&live.guard.ports).is_none())
+                    };
+                    let kept: Vec<Guarded> =
+                        Table::leftover()?.into_iter().filter(is_new).map(|live| live.guard).collect();
+                    guards.extend(kept);
+                }
+                Ok(Self::Table(Box::new(with_nft(|| Table::start(options, &guards))?)))
             }
         }
     }
@@ -65,7 +84,7 @@ impl Shield {
     /// Whether ruleset and guards are what they should be.
     pub(super) fn is_intact(&mut self, wanted: &[Guarded]) -> bool {
         let Self::Table(table) = self else { return true };
-        let guarded = |live: &[crate::nft::LiveGuard]| {
+        let guarded = |live: &[LiveGuard]| {
             wanted.iter().all(|want| {
                 live.iter().any(|have| have.guard.ports == want.ports && have.guard.closed == want.closed)
             })

@@ -19,7 +19,8 @@ impl Monitor {
     /// Starts a worker with the present configuration. It serves once it is ready and the one before has ended.
     pub(super) fn begin_worker(&mut self) {
         let brief = brief(&self.config, &self.directories);
-        let terms = Terms { limits: limits(&self.config), generation: self.generation };
+        let reads_a_file = matches!(self.config.settings.capture.device, Device::File(_));
+        let terms = Terms { limits: limits(&self.config), generation: self.generation, reads_a_file };
         if let Err(error) = self.crew.start(&brief, terms) {
             self.capture_lost(&format!("a worker cannot be started: {error}"));
         }
@@ -88,8 +89,9 @@ impl Monitor {
         if self.crew.is_retry_due(uptime) && self.can_capture() {
             self.begin_worker();
         }
-        if self.notify.is_due(uptime) && !self.crew.ping(0) && self.crew.pid().is_none() {
-            // Nobody serves: there is no interface, or a worker is on its way and has a time limit of its own.
+        let nobody_serves = self.crew.pid().is_none() && (self.lost.is_some() || self.crew.is_changing());
+        if self.notify.is_due(uptime) && !self.crew.ping(0) && nobody_serves {
+            // There is no interface, or a worker is on its way and has a time limit of its own.
             self.notify.alive(uptime);
         }
         Ok(())
@@ -134,8 +136,12 @@ fn client(profile: &Profile) -> Client {
 
 /// The bounds for the requests of a worker with this configuration: the same profiles in the same order as in
 /// its brief.
-fn limits(config: &Configuration) -> Limits {
-    let limits = |profile: &Profile| ProfileLimits { name: profile.name.to_string(), rules: rules(profile) };
+pub(super) fn limits(config: &Configuration) -> Limits {
+    let limits = |profile: &Profile| ProfileLimits {
+        name: profile.name.to_string(),
+        public_key: profile.public_key,
+        rules: rules(profile),
+    };
     Limits::new(enabled(config).map(limits).collect())
 }
 

@@ -1,0 +1,25 @@
+//! Stories in network namespaces: the real daemon, client, kernel and `nft`. Needs root, and fails without it.
+//!
+//! Every test has a world of its own, and most of its time is spent waiting for deadlines: run them side by side,
+//! with more threads than processors (`RUST_TEST_THREADS=8`).
+#![cfg(all(feature = "daemon", feature = "client"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod confined;
+mod grants;
+mod guards;
+mod interface;
+mod kill;
+mod reload;
+mod replay;
+mod rules;
+mod state;
