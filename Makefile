@@ -1,0 +1,39 @@
+# For people at work on knockd-rs. The Debian package is built by debian/rules, without this file.
+# Needs Debian 12 or later, root and a Rust toolchain; what else is missing is installed.
+
+SUITE ?= bookworm
+
+help: ## what there is
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+build: ## the program, in target/release
+	tests/install-deps build
+	cargo build --release --locked
+
+demo: ## the main job on two throw-away machines, told step by step, in 20 seconds
+	tests/install-deps demo
+	cargo build --release --locked
+	tests/demo
+
+test: ## everything: format, lints, all tests, both halves of the program, manual, licences
+	tests/install-deps test
+	tests/all
+
+bench: ## what a packet, a change of the firewall and a knock cost on this machine
+	tests/install-deps bench
+	tests/bench
+
+deb: ## the Debian package, in the directory above
+	tests/install-deps deb
+	dpkg-buildpackage -b -uc -us $(shell command -v rustup >/dev/null && echo -Ppkg.knockd-rs.rustup)
+
+package-test: ## builds the package and plays its life in a throw-away Debian (SUITE=trixie)
+	tests/package/run $(SUITE)
+
+install-deps: ## only installs what the targets above need
+	tests/install-deps build demo test bench deb
+
+clean: ## removes what was built
+	cargo clean
+
+.PHONY: help build demo test bench deb package-test install-deps clean
