@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 
 use common::{CLIENT4, Daemon, GUARDED, SERVER4, SOON, STRANGER4, World, wait_for};
 use knockd_rs::grant::{Action, Grant, ProfileIndex, Request, Uses};
-use knockd_rs::privsep::message::{Pulse, Ready, Refused, Said};
+use knockd_rs::privsep::message::{Farewell, Pulse, Ready, Reason, Refused, Said};
 use knockd_rs::text::Span;
 use knockd_rs::time::Timestamp;
 use rustix::net::{SendFlags, send};
@@ -124,6 +124,18 @@ fn a_request_beyond_the_profile_ends_the_service_and_opens_nothing() {
         for (grant, words) in &cases {
             let request = Request { grant: grant.clone(), ..request() };
             scope.spawn(move || ends_everything(&Said::Request(request).encode(), words));
+        }
+    });
+}
+
+#[test]
+fn a_polite_word_out_of_turn_does_not_end_the_service_quietly() {
+    // The end of a file that it was not told to read would be a clean end, with the guard taken down where the
+    // configuration says so; a retirement that nobody ordered would leave nobody listening.
+    let farewell = |reason| Said::Farewell(Farewell { reason, sentence: String::new() }).encode();
+    std::thread::scope(|scope| {
+        for reason in [Reason::EndOfFile, Reason::Retired, Reason::CannotOpen] {
+            scope.spawn(move || ends_everything(&farewell(reason), "the worker said farewell out of turn"));
         }
     });
 }

@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adversary;
 mod confined;
 mod grants;
 mod guards;
