@@ -81,7 +81,10 @@ impl Demo {
         assert!(rustix::process::geteuid().is_root(), "this test makes network namespaces and needs root");
         let scratch = tempfile::tempdir().unwrap();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/demo"))
+        // A shell cannot trap a signal that was ignored when it started, as in the background of another shell.
+        let script = Command::new("env")
+            .arg("--default-signal=INT,TERM")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/demo"))
             .env("KNOCKD_RS", env!("CARGO_BIN_EXE_knockd-rs"))
             .env("TMPDIR", scratch.path())
             .stdin(Stdio::null())
