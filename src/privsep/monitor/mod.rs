@@ -154,7 +154,8 @@ impl Monitor {
         let group = "control.group does not exist; only root may use the socket".to_owned();
         let warnings: Vec<String> = warnings.chain(no_group.then_some(group)).collect();
         warnings.iter().for_each(|line| self.say(LogLevel::Warning, "configuration", line));
-        let errors: Vec<String> = self.left_out.iter().chain(&self.desk.unsaved).cloned().collect();
+        let errors = self.left_out.iter().chain(&self.desk.unsaved).cloned();
+        let errors: Vec<String> = errors.chain(self.control.trouble()).collect();
         errors.iter().for_each(|line| self.say(LogLevel::Error, "configuration", line));
         let spared: Vec<String> = broken.iter().filter_map(profile_of).collect();
         let events = self.desk.end_unknown(&self.config, &spared);
