@@ -1,9 +1,9 @@
 //! Link-layer bytes → [`Segment`]: the first thing done with what a stranger sent.
 //!
-//! [`parse`] takes a frame apart to the UDP payload, or says why not. It allocates nothing, keeps nothing and
-//! never fails otherwise. Fragments are refused, never put together: a knock fits one packet, and reassembly
-//! is state that strangers could grow. The UDP checksum is not looked at: receive offload leaves it unfinished
-//! on local traffic, and a knock is authenticated as a whole.
+//! [`parse`] takes a frame apart to a UDP payload or a bare SYN, or says why not. It allocates nothing, keeps
+//! nothing and never fails otherwise. Fragments are refused, never put together: a knock fits one packet, and
+//! reassembly is state that strangers could grow. Checksums are not looked at: receive offload leaves them
+//! unfinished on local traffic, and a knock is authenticated by what it carries.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "daemon")]
@@ -12,20 +12,70 @@ mod parse;
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::text::Protocol;
+
 #[cfg(feature = "daemon")]
 pub use parse::{MAX_EXTENSIONS, MAX_TAGS, parse};
 
-/// A whole UDP datagram in a whole, unfragmented IP packet.
+/// A whole UDP datagram or a bare TCP SYN, in a whole, unfragmented IP packet: all that a knock can be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
     /// Who sent it, as far as the packet says.
     pub source: IpAddr,
     /// To which address.
     pub destination: IpAddr,
-    /// To which UDP port.
+    /// To which port.
     pub port: u16,
-    /// The datagram's payload.
-    pub payload: &'a [u8],
+    /// What it carries.
+    pub body: Body<'a>,
+}
+
+/// What a [`Segment`] carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// The payload of a UDP datagram.
+    Datagram(&'a [u8]),
+    /// The fields of a TCP segment that asks for a connection.
+    Syn(Syn),
+}
+
+/// What is read of a TCP segment whose flags are SYN without ACK, RST and FIN, and which carries no data (RFC 9293
+/// section 3.1). ECE and CWR may be set: they offer congestion notification (RFC 3168 section 6.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syn {
+    /// The initial sequence number.
+    pub sequence: u32,
+    /// TSval of the timestamp option (RFC 7323 section 3.2), where the options are well-formed and hold one.
+    pub timestamp: Option<u32>,
+}
+
+impl<'a> Segment<'a> {
+    /// TCP for a SYN, UDP for a datagram.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        match self.body {
+            Body::Datagram(_) => Protocol::Udp,
+            Body::Syn(_) => Protocol::Tcp,
+        }
+    }
+
+    /// The payload, if this is a datagram.
+    #[must_use]
+    pub fn datagram(&self) -> Option<&'a [u8]> {
+        match self.body {
+            Body::Datagram(payload) => Some(payload),
+            Body::Syn(_) => None,
+        }
+    }
+
+    /// The fields of a SYN, if this is one.
+    #[must_use]
+    pub fn syn(&self) -> Option<Syn> {
+        match self.body {
+            Body::Syn(syn) => Some(syn),
+            Body::Datagram(_) => None,
+        }
+    }
 }
 
 /// What stands before the IP packet in a frame: libpcap's link-layer types (`pcap-linktype(7)`), as far as
@@ -74,14 +124,18 @@ pub enum Refused {
     /// A source that cannot be answered: unspecified, multicast, broadcast, or IPv4 dressed as IPv6
     /// (`::ffff:0:0/96`, RFC 4291 section 2.5.5.2), which would slip past rules made for IPv4.
     Source,
-    /// Another transport than UDP.
-    NotUdp,
+    /// Another transport than UDP and TCP.
+    Transport,
     /// The UDP length is not exactly what the IP packet carries.
     UdpLength,
+    /// A TCP header that is cut short, or longer than what the IP packet carries.
+    TcpHeader,
+    /// A TCP segment that is no bare SYN: other flags, or data.
+    NotSyn,
 }
 
 impl Refused {
-    const COUNT: usize = Self::UdpLength as usize + 1;
+    const COUNT: usize = Self::NotSyn as usize + 1;
 
     /// Every reason, each at its own [`index`](Self::index).
     pub const ALL: [Self; Self::COUNT] = [
@@ -93,8 +147,10 @@ impl Refused {
         Self::Fragment,
         Self::Extension,
         Self::Source,
-        Self::NotUdp,
+        Self::Transport,
         Self::UdpLength,
+        Self::TcpHeader,
+        Self::NotSyn,
     ];
 
     /// The place of this reason in [`ALL`](Self::ALL), for an array of counters.
@@ -115,8 +171,10 @@ impl Refused {
             Self::Fragment => "fragment",
             Self::Extension => "extension",
             Self::Source => "source",
-            Self::NotUdp => "not-udp",
+            Self::Transport => "transport",
             Self::UdpLength => "udp-length",
+            Self::TcpHeader => "tcp-header",
+            Self::NotSyn => "not-syn",
         }
     }
 }

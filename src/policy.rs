@@ -176,7 +176,7 @@ impl std::error::Error for Refusal {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::PublicKey;
+    use crate::knock::{ClientId, Method};
     use crate::time::Timestamp;
 
     const HOME: &str = "198.51.100.7";
@@ -208,7 +208,8 @@ mod tests {
 
     fn decided(rules: &Rules, ask: Ask) -> Result<Grant, Refusal> {
         let knock = Knock {
-            client: PublicKey([7; 32]),
+            client: ClientId([7; 32]),
+            method: Method::Spa,
             source: ip(HOME),
             counter: Timestamp::from_secs(1),
             mac1: [0; 16],

@@ -100,7 +100,7 @@ fn run(words: &[&str]) -> ExitCode {
 // The child: opens, confines itself, and does as it is told.
 
 fn filter() -> Filter {
-    Filter::new(PORT, 176..=1232, 16)
+    Filter::default().datagrams(PORT, 176..=1232, 16)
 }
 
 fn child(source: &str, directories: &[&str]) {
@@ -146,7 +146,11 @@ fn worker(mut confined: Confined, writable: &[&Path]) {
             match confined.next_frame() {
                 Ok(Some(frame)) => match parse(frame.link, frame.bytes, frame.wire_len) {
                     Ok(segment) if filter().admits(&segment) => {
-                        say(&format!("frame from {} with {} bytes", segment.source, segment.payload.len()));
+                        say(&format!(
+                            "frame from {} with {} bytes",
+                            segment.source,
+                            segment.datagram().map_or(0, <[u8]>::len)
+                        ));
                     }
                     Ok(segment) => say(&format!("not admitted: port {}", segment.port)),
                     Err(refused) => say(&format!("refused: {refused}")),

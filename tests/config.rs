@@ -302,7 +302,12 @@ fn wrong_values_in_a_profile_are_named_with_line_key_and_what_is_accepted() {
                 "profiles.d/laptop.toml:3: methods: is empty, so that no knock is heard; use [\"spa\"], or enabled = false",
             ],
         ),
-        ("methods = [\"syn\"]\n", &["profiles.d/laptop.toml:3: methods: `syn` is no method; use \"spa\""]),
+        (
+            "methods = [\"sms\"]\n",
+            &[
+                "profiles.d/laptop.toml:3: methods: `sms` is no method; use \"spa\", \"syn\", \"sequence\", \"totp\", \"plain\", \"cert\"",
+            ],
+        ),
     ]);
 }
 
@@ -726,7 +731,7 @@ fn an_added_profile_loads_as_it_was_meant_and_can_be_removed() {
     let profile = loaded.profiles.first().unwrap();
     assert_eq!(
         (&profile.opens, profile.public_key, &profile.psk),
-        (&new.open, new.public_key, &Psk::new([9; 32]))
+        (&new.open, Some(new.public_key), &Psk::new([9; 32]))
     );
     assert_eq!((profile.duration, profile.max_duration), (Span::from_secs(15), Span::from_secs(600)));
     assert_eq!((profile.connections, &profile.other_addresses), (Uses::Many, &new.other_addresses));

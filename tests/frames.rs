@@ -13,10 +13,11 @@ mod packets;
 use std::net::{IpAddr, Ipv6Addr};
 
 use knockd_rs::capture::{Filter, Source, open};
-use knockd_rs::frame::{Link, Refused, Segment, parse};
+use knockd_rs::frame::{Body, Link, Refused, Segment, Syn, parse};
 use packets::{
-    AUTHENTICATION, DESTINATION, DOT1AD, DOT1Q, FRAGMENT, HOP_BY_HOP, IPV4, IPV6, ROUTING, UDP, V4, V6,
-    ethernet, extension, ipv4, ipv6, ipv6_with, knock4, knock6, nflog, pcap_file, sll, sll2, udp,
+    AUTHENTICATION, DESTINATION, DOT1AD, DOT1Q, FRAGMENT, HOP_BY_HOP, IPV4, IPV6, ROUTING, SYN, TCP, UDP, V4,
+    V6, ethernet, extension, ipv4, ipv6, ipv6_chain, ipv6_with, knock4, knock6, linux_options, nflog,
+    pcap_file, sll, sll2, syn, tcp, udp,
 };
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 
@@ -33,11 +34,11 @@ fn raw(packet: &[u8]) -> Result<Segment<'_>, Refused> {
 const PAYLOAD: [u8; 176] = [0x5a; 176];
 
 fn segment4() -> Segment<'static> {
-    Segment { source: V4[0].into(), destination: V4[1].into(), port: PORT, payload: &PAYLOAD }
+    Segment { source: V4[0].into(), destination: V4[1].into(), port: PORT, body: Body::Datagram(&PAYLOAD) }
 }
 
 fn segment6() -> Segment<'static> {
-    Segment { source: V6[0].into(), destination: V6[1].into(), port: PORT, payload: &PAYLOAD }
+    Segment { source: V6[0].into(), destination: V6[1].into(), port: PORT, body: Body::Datagram(&PAYLOAD) }
 }
 
 #[test]
@@ -106,7 +107,7 @@ fn extension_headers_that_a_knock_never_has_are_refused() {
     // Hop-by-hop comes first or not at all (RFC 8200 section 4.1).
     assert_eq!(raw(&ipv6_with(&[DESTINATION, HOP_BY_HOP], PORT, &PAYLOAD)), Err(Refused::Header));
     // No next header.
-    assert_eq!(raw(&ipv6(V6[0], 59, &datagram)), Err(Refused::NotUdp));
+    assert_eq!(raw(&ipv6(V6[0], 59, &datagram)), Err(Refused::Transport));
 }
 
 #[test]
@@ -174,12 +175,12 @@ fn sources_that_cannot_be_answered_are_refused() {
 }
 
 #[test]
-fn what_is_not_udp_over_ip_is_named() {
+fn what_is_neither_udp_nor_tcp_over_ip_is_named() {
     assert_eq!(whole(Link::Ethernet, &ethernet(&[], 0x0806, &[0; 28])), Err(Refused::NotIp));
     assert_eq!(whole(Link::LinuxSll2, &sll2(4, &[0; 28])), Err(Refused::NotIp));
     assert_eq!(raw(&[0x50; 40]), Err(Refused::NotIp));
     assert_eq!(whole(Link::Loopback, &[7, 0, 0, 0, 0x45]), Err(Refused::NotIp));
-    assert_eq!(raw(&ipv4(V4[0], 0, &[], 6, &[0; 20])), Err(Refused::NotUdp));
+    assert_eq!(raw(&ipv4(V4[0], 0, &[], 132, &[0; 20])), Err(Refused::Transport));
     // The version inside has to be the one that the outer header promised.
     assert_eq!(whole(Link::Ethernet, &ethernet(&[], IPV4, &knock6(PORT, 176))), Err(Refused::Header));
     assert_eq!(whole(Link::Nflog, &[2, 1, 0, 5]), Err(Refused::Link));
@@ -221,11 +222,58 @@ proptest! {
             }
             frame.truncate(cut.max(96));
             if let Ok(segment) = whole(link, &frame) {
-                prop_assert!(segment.payload.len() + 28 <= frame.len());
-                prop_assert!(frame.windows(segment.payload.len().max(1)).any(|part| part == segment.payload)
-                    || segment.payload.is_empty());
+                let payload = segment.datagram().unwrap_or_default();
+                prop_assert!(payload.len() + 28 <= frame.len());
+                prop_assert!(frame.windows(payload.len().max(1)).any(|part| part == payload) || payload.is_empty());
             }
         }
+    }
+}
+
+#[test]
+fn a_bare_syn_is_read_with_its_timestamp_in_both_families() {
+    let body = Body::Syn(Syn { sequence: 0x0102_0304, timestamp: Some(0x0506_0708) });
+    let segment = syn(443, 0x0102_0304, 0x0506_0708);
+    let v4 = Segment { source: V4[0].into(), destination: V4[1].into(), port: 443, body };
+    let v6 = Segment { source: V6[0].into(), destination: V6[1].into(), ..v4 };
+    assert_eq!(raw(&ipv4(V4[0], 0, &[], TCP, &segment)), Ok(v4));
+    assert_eq!(raw(&ipv6(V6[0], TCP, &segment)), Ok(v6));
+    assert_eq!(raw(&ipv6_chain(&[HOP_BY_HOP, DESTINATION], TCP, segment)), Ok(v6));
+}
+
+#[test]
+fn a_syn_that_offers_congestion_notification_is_one_and_every_other_flag_makes_it_none() {
+    let with =
+        |flags| raw(&ipv4(V4[0], 0, &[], TCP, &tcp(443, 7, flags, &linux_options(9), &[]))).map(|_| ());
+    let (fin, rst, psh, ack, ece, cwr) = (1, 4, 8, 16, 64, 128);
+    for flags in [SYN, SYN | ece | cwr, SYN | psh] {
+        assert_eq!(with(flags), Ok(()), "{flags:#x}");
+    }
+    for flags in [0, ack, SYN | ack, SYN | fin, SYN | rst, rst, fin | ack] {
+        assert_eq!(with(flags), Err(Refused::NotSyn), "{flags:#x}");
+    }
+}
+
+#[test]
+fn a_syn_without_a_sound_timestamp_has_none_and_one_with_data_is_refused() {
+    let of = |options: &[u8], data: &[u8]| {
+        raw(&ipv4(V4[0], 0, &[], TCP, &tcp(443, 7, SYN, options, data))).map(|segment| segment.syn())
+    };
+    let timestamp = |options: &[u8]| of(options, &[]).unwrap().unwrap().timestamp;
+    assert_eq!(timestamp(&linux_options(9)), Some(9));
+    assert_eq!(timestamp(&[]), None);
+    // An option that is longer than what is left, before the timestamp.
+    assert_eq!(timestamp(&[3, 200, 1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 1]), None);
+    // The end of the options, before the timestamp.
+    assert_eq!(timestamp(&[0, 0, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0]), None);
+    assert_eq!(of(&linux_options(9), b"hello"), Err(Refused::NotSyn));
+}
+
+#[test]
+fn a_tcp_header_that_is_cut_short_is_refused() {
+    let segment = syn(443, 7, 9);
+    for length in [0, 12, 19, 20, 39] {
+        assert_eq!(raw(&ipv4(V4[0], 0, &[], TCP, &segment[..length])), Err(Refused::TcpHeader), "{length}");
     }
 }
 
@@ -233,15 +281,19 @@ proptest! {
 
 /// Lengths of a knock: 176 to 1232 bytes in steps of 16.
 fn filter() -> Filter {
-    Filter::new(PORT, 176..=1232, 16)
+    Filter::default().datagrams(PORT, 176..=1232, 16)
 }
 
 /// What passes the filter, as places in `frames`.
 fn passing(linktype: u32, frames: &[Vec<u8>]) -> Vec<usize> {
+    passing_by(&filter(), linktype, frames)
+}
+
+fn passing_by(filter: &Filter, linktype: u32, frames: &[Vec<u8>]) -> Vec<usize> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("frames.pcap");
     std::fs::write(&path, pcap_file(linktype, frames)).unwrap();
-    let opened = open(&Source::File(path), &filter()).unwrap();
+    let opened = open(&Source::File(path), filter).unwrap();
     let Ok(mut replay) = opened.replay() else { panic!("a file is no device") };
     let mut places = Vec::new();
     while let Some(frame) = replay.next_frame().unwrap() {
@@ -325,6 +377,68 @@ fn what_the_filter_lets_through_is_judged_exactly_in_user_space() {
         let sieve_is_coarse = name == "another port behind an extension";
         assert_eq!(admitted, through && !sieve_is_coarse, "{name}");
     }
+}
+
+/// SYNs to the knock port, and any small packet inside a span and to two ports beside it.
+fn wide() -> Filter {
+    ["tcp/62201", "tcp/16384-49151", "udp/16384-49151", "tcp/7000", "udp/8000"]
+        .iter()
+        .fold(filter(), |filter, ports| filter.ports(ports.parse().unwrap()))
+}
+
+#[test]
+fn syns_and_spans_are_sieved_by_protocol_port_and_flags() {
+    let syn4 = |port| ipv4(V4[0], 0, &[], TCP, &syn(port, 7, 9));
+    let syn6 = |port| ipv6(V6[0], TCP, &syn(port, 7, 9));
+    let answer = tcp(PORT, 7, SYN | 16, &linux_options(9), &[]);
+    let packets: [(&str, Vec<u8>, bool); 16] = [
+        ("the knock port", syn4(PORT), true),
+        ("the knock port, v6", syn6(PORT), true),
+        ("an answer", ipv4(V4[0], 0, &[], TCP, &answer), false),
+        ("an answer, v6", ipv6(V6[0], TCP, &answer), false),
+        ("with IPv4 options", ipv4(V4[0], 0, &[1; 8], TCP, &syn(PORT, 7, 9)), true),
+        ("a fragment", ipv4(V4[0], 0x2000, &[], TCP, &syn(PORT, 7, 9)), false),
+        ("below the span", syn4(16383), false),
+        ("the first of the span", syn4(16384), true),
+        ("the last of the span, v6", syn6(49151), true),
+        ("above the span, v6", syn6(49152), false),
+        ("a datagram in the span", knock4(20000, 1), true),
+        ("a datagram in the span, v6", knock6(20000, 0), true),
+        ("a port by TCP", syn4(7000), true),
+        ("the same by UDP", knock4(7000, 1), false),
+        ("another by UDP, v6", knock6(8000, 1), true),
+        ("the same by TCP, v6", syn6(8000), false),
+    ];
+    let frames: Vec<_> = packets.iter().map(|(_, packet, _)| packet.clone()).collect();
+    let through = passing_by(&wide(), 101, &frames);
+    for (place, (name, packet, expected)) in packets.iter().enumerate() {
+        assert_eq!(through.contains(&place), *expected, "{name}");
+        assert_eq!(raw(packet).is_ok_and(|segment| wide().admits(&segment)), *expected, "{name}");
+    }
+}
+
+#[test]
+fn a_filter_for_nothing_lets_nothing_through() {
+    let frames = [knock4(PORT, 176), ipv6_with(&[HOP_BY_HOP], PORT, &PAYLOAD)];
+    assert_eq!(passing_by(&Filter::default(), 101, &frames), [0; 0]);
+    assert!(frames.iter().all(|frame| !Filter::default().admits(&raw(frame).unwrap())));
+}
+
+#[test]
+fn a_filter_for_many_scattered_ports_still_fits_the_kernel_and_drops_none_of_them() {
+    let ports: Vec<u16> = (0..3000).map(|place| 1000 + place * 17).collect();
+    let filter = ports.iter().fold(filter(), |filter, port| {
+        filter.ports(format!("tcp/{port}").parse().unwrap()).ports(format!("udp/{port}").parse().unwrap())
+    });
+    // The kernel's limit is 4,096 instructions; without libpcap's answer `open` would have failed.
+    let frames: Vec<_> = ports.iter().map(|port| ipv4(V4[0], 0, &[], TCP, &syn(*port, 7, 9))).collect();
+    let wrapped: Vec<_> = frames.iter().map(|frame| ethernet(&[(DOT1Q, 7)], IPV4, frame)).collect();
+    assert_eq!(passing_by(&filter, 1, &wrapped[..50]).len(), 50);
+    let program = pcap::Capture::dead(pcap::Linktype::ETHERNET)
+        .unwrap()
+        .compile(&filter.text(Link::Ethernet).unwrap(), true)
+        .unwrap();
+    assert!(program.get_instructions().len() <= 4096, "{}", program.get_instructions().len());
 }
 
 #[test]

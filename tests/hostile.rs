@@ -22,8 +22,8 @@ use common::{CABLE, Daemon, KNOCK_PORT, SERVER4, STRANGER4, STRANGER6, World, ip
 use knockd_rs::crypto::{Gate, KeyPair, Secret};
 use knockd_rs::enrol::Enrolment;
 use knockd_rs::frame::{Link, parse};
-use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, Decoder, MAX_LEN, MIN_LEN, PAYLOAD_STEP, seal};
-use knockd_rs::knock::{Ask, Drop as Dropped, Freshness, Op, Outcome, Rates, Target, Wanted};
+use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP, seal};
+use knockd_rs::knock::{Ask, Drop as Dropped, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 use packets::{DOT1Q, IPV4, IPV6, UDP, ethernet, udp};
 
@@ -277,7 +277,8 @@ fn a_million_mutated_packets_through_the_decoder_are_no_knock_and_leave_no_mark(
     let known =
         ClientKeys { public: client.keys.public(), psk: client.psk.clone(), freshness: Freshness::default() };
     let rates = Rates { all: u32::MAX.try_into().unwrap(), source: u32::MAX.try_into().unwrap() };
-    let mut decoder = Decoder::new(server, &client.gate, [known], rates, [9; 16], Timestamp::from_secs(1));
+    let mut decoder =
+        Listener::new(rates, [9; 16], Timestamp::from_secs(1)).with_spa(server, &client.gate, [known]);
     let mut mutator = Mutator::new(client, noon);
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for number in 0..MILLION {
@@ -304,7 +305,7 @@ fn a_million_mutated_packets_through_the_decoder_are_no_knock_and_leave_no_mark(
     for reason in [Dropped::Length, Dropped::Mac, Dropped::Key, Dropped::UnknownClient] {
         assert!(seen.contains_key(reason.name()), "{reason:?} never came up");
     }
-    for reason in ["not-ip", "header", "fragment", "extension", "not-udp", "udp-length"] {
+    for reason in ["not-ip", "header", "fragment", "extension", "transport", "udp-length"] {
         assert!(seen.contains_key(reason), "{reason} never came up");
     }
     assert_eq!(decoder.marks().count(), 0);

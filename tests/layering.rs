@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Words and numbers: nothing below them.
     ("text", ""),
     ("time", ""),
-    ("frame", ""),
+    ("frame", "text"),
     ("files", ""),
     ("notify", ""),
     ("sys", ""),
@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("crypto", "text"),
     ("knock", "crypto frame text time"),
     ("policy", "grant knock text"),
-    ("grant", "crypto knock policy text time"),
+    ("grant", "knock policy text time"),
     ("nft", "grant text"),
     ("capture", "frame privsep sys text"),
     // What people write.
@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("clock", "config sys time"),
     ("log", "config time"),
     ("control", "grant sys text"),
-    ("state", "crypto time"),
+    ("state", "knock time"),
     (
         "privsep",
         "capture clock config control crypto files frame grant knock log nft notify policy profile state sys text time",

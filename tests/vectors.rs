@@ -12,11 +12,9 @@ use std::time::Duration;
 
 use knockd_rs::crypto::noise::{self, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, PublicKey, Secret};
-use knockd_rs::frame::Segment;
-use knockd_rs::knock::spa::{
-    ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, Decoder, MAX_PAYLOAD, PROLOGUE, seal,
-};
-use knockd_rs::knock::{Ask, Freshness, Knock, Op, Outcome, Rates, Target, Wanted};
+use knockd_rs::frame::{Body, Segment};
+use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, MAX_PAYLOAD, PROLOGUE, seal};
+use knockd_rs::knock::{Ask, Freshness, Knock, Listener, Op, Outcome, Rates, Target, Wanted};
 use knockd_rs::text::Span;
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 
@@ -68,11 +66,15 @@ impl Vector {
         Timestamp::from_nanos(self.text("counter").parse().unwrap())
     }
 
-    fn decoder(&self) -> Decoder {
+    fn decoder(&self) -> Listener {
         let ClientIdentity { keys, psk, gate, .. } = self.identity();
         let client = ClientKeys { public: keys.public(), psk, freshness: Freshness::default() };
         let server = self.pair("server_private");
-        Decoder::new(server, &gate, [client], Rates::default(), [0; 16], Timestamp::from_secs(1_700_000_000))
+        Listener::new(Rates::default(), [0; 16], Timestamp::from_secs(1_700_000_000)).with_spa(
+            server,
+            &gate,
+            [client],
+        )
     }
 
     fn now(&self) -> Now {
@@ -93,7 +95,7 @@ fn vector_ask() -> Ask {
 
 fn segment(payload: &[u8]) -> Segment<'_> {
     let address = |last| IpAddr::from([198, 51, 100, last]);
-    Segment { source: address(9), destination: address(1), port: 62201, payload }
+    Segment { source: address(9), destination: address(1), port: 62201, body: Body::Datagram(payload) }
 }
 
 fn knock(outcome: Outcome) -> Knock {

@@ -192,12 +192,7 @@ impl List {
         for profile in &config.profiles {
             let off = if profile.enabled { "" } else { "  (disabled)" };
             let opens: Vec<String> = profile.opens.iter().map(ToString::to_string).collect();
-            print(&format!(
-                "{:<16} {}  {}{off}",
-                profile.name,
-                profile.public_key.fingerprint(),
-                opens.join(" ")
-            ))?;
+            print(&format!("{:<16} {}  {}{off}", profile.name, profile.fingerprint(), opens.join(" ")))?;
         }
         Ok(())
     }
@@ -220,8 +215,9 @@ impl Show {
         let texts = |items: &[crate::text::PortRange]| items.iter().map(ToString::to_string).collect();
         print(&format!("name             {}", profile.name))?;
         print(&format!("enabled          {}", if profile.enabled { "yes" } else { "no" }))?;
-        print(&format!("public key       {}", profile.public_key))?;
-        print(&format!("fingerprint      {}", profile.public_key.fingerprint()))?;
+        let key = profile.public_key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+        print(&format!("public key       {key}"))?;
+        print(&format!("fingerprint      {}", profile.fingerprint()))?;
         print(&format!("pre-shared key   {}", if profile.has_psk() { "yes" } else { "no" }))?;
         print(&format!(
             "opens            {}",

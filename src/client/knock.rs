@@ -1,38 +1,35 @@
-//! Knocking: resolve, seal, send, and see whether the port opens.
+//! Knocking: resolve, make the packets of the chosen way, send them, and see whether the port opens.
 //!
 //! Both address families are knocked when the name has both, since nobody knows which one the connection will
-//! take. Each packet is sent three times, byte for byte the same: the server drops copies silently, so a lost
-//! packet costs a quarter of a second instead of a failure.
+//! take. What a knock is made of is for each way to say, in a file of its own: [`Salvo`] is all that is seen here.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use super::counter::{self, Oddity};
+use super::counter::Oddity;
 use super::store::Dirs;
 use super::try_port::Tries;
 use crate::crypto::Secret;
 use crate::enrol::Enrolment;
 use crate::files::FileError;
-use crate::knock::spa::{ClientIdentity, DEFAULT_PAYLOAD, SealError, seal};
-use crate::knock::{Ask, Target};
+use crate::knock::Ask;
+use crate::knock::spa::{ClientIdentity, SealError};
 use crate::text::ServerName;
 use crate::time::Timestamp;
 
-/// When the copies of one packet are sent.
-const COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
-/// The same for the knock that follows a try: the way is known to be open.
-const QUICK_COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(90)];
 /// How long to wait for an effect before another knock with a new counter.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A server, and this client's way to knock at it.
 #[derive(Debug)]
 pub struct Knocker<'a> {
-    dirs: &'a Dirs,
-    server: &'a ServerName,
-    identity: ClientIdentity,
+    pub(super) dirs: &'a Dirs,
+    pub(super) server: &'a ServerName,
+    pub(super) identity: ClientIdentity,
+    /// How to knock.
+    pub way: Way,
     /// Where knocks go: at most one address of each family.
     pub addresses: Vec<SocketAddr>,
     /// Whether packets are good only from the address that this machine sends them from.
@@ -40,11 +37,50 @@ pub struct Knocker<'a> {
     /// What was odd about the counter, once it was used.
     pub oddity: Option<Oddity>,
     /// The wall clock.
-    clock: fn() -> Timestamp,
+    pub(super) clock: fn() -> Timestamp,
 }
 
-/// The packets of one knock, one for each address.
-struct Salvo(Vec<(UdpSocket, Vec<u8>)>);
+/// How to knock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// One encrypted datagram.
+    #[default]
+    Spa,
+}
+
+/// One knock at each address, ready to be sent.
+pub(super) trait Salvo {
+    /// When the first packet and its copies are due, if any are sent.
+    fn copies(&self, pace: Pace) -> &'static [Duration];
+
+    /// Sends one copy.
+    ///
+    /// # Errors
+    /// When no packet could be sent at all.
+    fn send(&mut self) -> Result<(), KnockError>;
+
+    /// Sends all copies.
+    ///
+    /// # Errors
+    /// When no packet could be sent at all.
+    fn send_all(&mut self, pace: Pace) -> Result<(), KnockError> {
+        let started = Instant::now();
+        for at in self.copies(pace) {
+            std::thread::sleep(at.saturating_sub(started.elapsed()));
+            self.send()?;
+        }
+        Ok(())
+    }
+}
+
+/// How long apart copies are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Nothing is known of the way.
+    Usual,
+    /// The way is known to be open: the knock that follows a try.
+    Quick,
+}
 
 /// A port that opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +117,16 @@ impl<'a> Knocker<'a> {
             gate: access.gate_key.clone(),
         };
         let addresses = resolve(access.host.as_str(), access.port)?;
-        Ok(Self { dirs, server, identity, addresses, pinned: false, oddity: None, clock })
+        Ok(Self {
+            dirs,
+            server,
+            identity,
+            way: Way::default(),
+            addresses,
+            pinned: false,
+            oddity: None,
+            clock,
+        })
     }
 
     /// Knocks, without looking for an effect.
@@ -89,8 +134,7 @@ impl<'a> Knocker<'a> {
     /// # Errors
     /// When no packet could be sent at all, or the counter could not be stored.
     pub fn knock(&mut self, ask: &Ask) -> Result<(), KnockError> {
-        let salvo = self.salvo(ask, &self.addresses.clone())?;
-        salvo.send_all(&COPIES)
+        self.salvo(ask, &self.addresses.clone())?.send_all(Pace::Usual)
     }
 
     /// Knocks and tries `port` until it opens; knocks anew when there is no effect for a while. The try takes up
@@ -110,15 +154,15 @@ impl<'a> Knocker<'a> {
             self.addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
         let mut refused = false;
         while started.elapsed() < timeout {
-            let salvo = self.salvo(ask, &self.addresses.clone())?;
+            let mut salvo = self.salvo(ask, &self.addresses.clone())?;
             let patience = PATIENCE.min(timeout.saturating_sub(started.elapsed()));
             let mut tries = Tries::new(&targets);
-            if let Some(address) = self.watch(&salvo, &mut tries, patience)? {
+            if let Some(address) = watch(&mut *salvo, &mut tries, patience)? {
                 let after = started.elapsed();
                 let knocked: Vec<SocketAddr> =
                     self.addresses.iter().filter(|known| known.ip() == address.ip()).copied().collect();
                 drop(tries);
-                self.salvo(ask, &knocked)?.send_all(&QUICK_COPIES)?;
+                self.salvo(ask, &knocked)?.send_all(Pace::Quick)?;
                 return Ok(Ok(Opened { address, after }));
             }
             refused = tries.was_refused();
@@ -126,101 +170,32 @@ impl<'a> Knocker<'a> {
         Ok(Err(StillClosed { refused }))
     }
 
-    /// Sends the copies when they are due, and looks at the tries in between.
-    fn watch(
-        &self,
-        salvo: &Salvo,
-        tries: &mut Tries,
-        patience: Duration,
-    ) -> Result<Option<SocketAddr>, KnockError> {
-        let started = Instant::now();
-        let mut due = COPIES.iter().peekable();
-        while started.elapsed() < patience {
-            if due.next_if(|at| started.elapsed() >= **at).is_some() {
-                salvo.send()?;
-            }
-            let next = due.peek().map_or(patience, |at| **at).min(patience);
-            if let Some(address) = tries.turn(started, next).map_err(KnockError::Try)? {
-                return Ok(Some(address));
-            }
-        }
-        Ok(None)
-    }
-
-    /// One packet for each address, each with a counter of its own: two packets with one counter would be one.
-    fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Salvo, KnockError> {
-        let mut packets = Vec::new();
-        let mut unreachable = None;
-        for address in addresses {
-            let socket = match connect(*address) {
-                Ok(socket) => socket,
-                Err(error) => {
-                    unreachable = Some(KnockError::Send { address: *address, error });
-                    continue;
-                }
-            };
-            let mut ask = ask.clone();
-            if self.pinned && ask.target == Target::Source {
-                let local =
-                    socket.local_addr().map_err(|error| KnockError::Send { address: *address, error })?;
-                ask.target = Target::SourceOnly(local.ip());
-            }
-            let counter =
-                counter::take(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
-            self.oddity = self.oddity.take().or(counter.warning);
-            let packet = seal(&ask, counter.value, &self.identity, random()?, DEFAULT_PAYLOAD)
-                .map_err(KnockError::Seal)?;
-            packets.push((socket, packet));
-        }
-        match unreachable {
-            Some(error) if packets.is_empty() => Err(error),
-            _ => Ok(Salvo(packets)),
+    /// The packets of one knock, by the way that was chosen.
+    fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
+        match self.way {
+            Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
         }
     }
 }
 
-impl Salvo {
-    /// One copy of each packet. An ICMP "port unreachable" is what a closed port answers, and no failure.
-    fn send(&self) -> Result<(), KnockError> {
-        let mut failed = None;
-        let mut sent = false;
-        for (socket, packet) in &self.0 {
-            match socket.send(packet) {
-                Ok(_) => sent = true,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    sent |= socket.send(packet).is_ok();
-                }
-                Err(error) => {
-                    let address = socket.peer_addr().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
-                    failed = Some(KnockError::Send { address, error });
-                }
-            }
+/// Sends the copies when they are due, and looks at the tries in between.
+fn watch(
+    salvo: &mut dyn Salvo,
+    tries: &mut Tries,
+    patience: Duration,
+) -> Result<Option<SocketAddr>, KnockError> {
+    let started = Instant::now();
+    let mut due = salvo.copies(Pace::Usual).iter().peekable();
+    while started.elapsed() < patience {
+        if due.next_if(|at| started.elapsed() >= **at).is_some() {
+            salvo.send()?;
         }
-        match failed {
-            Some(error) if !sent => Err(error),
-            _ => Ok(()),
+        let next = due.peek().map_or(patience, |at| **at).min(patience);
+        if let Some(address) = tries.turn(started, next).map_err(KnockError::Try)? {
+            return Ok(Some(address));
         }
     }
-
-    fn send_all(&self, copies: &[Duration]) -> Result<(), KnockError> {
-        let started = Instant::now();
-        for at in copies {
-            std::thread::sleep(at.saturating_sub(started.elapsed()));
-            self.send()?;
-        }
-        Ok(())
-    }
-}
-
-/// A socket towards the address: only for its routing and its own address, nothing is received.
-fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(address)?;
-    Ok(socket)
+    Ok(None)
 }
 
 /// The first address of each family.
@@ -233,7 +208,7 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, KnockError> {
     if both.is_empty() { Err(failed(io::ErrorKind::NotFound.into())) } else { Ok(both) }
 }
 
-fn random() -> Result<Secret<32>, KnockError> {
+pub(super) fn random() -> Result<Secret<32>, KnockError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| KnockError::Random)?;
     Ok(Secret::new(bytes))

@@ -1,6 +1,7 @@
 //! The knocking side: what a client keeps of its servers, and how it knocks. Needs no root, and no library but libc.
 
 pub mod counter;
+mod datagram;
 pub mod knock;
 pub mod store;
 mod try_port;

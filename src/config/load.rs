@@ -276,10 +276,10 @@ impl Loader<'_> {
         let mut keys = HashMap::new();
         for (file, ReadProfile { profile, key_line, connections_line }) in profiles {
             let report = Report::new(file);
-            if server.is_some_and(|server| server.public() == profile.public_key) {
+            if server.is_some_and(|server| Some(server.public()) == profile.public_key) {
                 report.error(*key_line, "public_key", "is this server's own key; use the client's");
             }
-            if let Some(other) = keys.insert(profile.public_key, &profile.name) {
+            if let Some(other) = keys.insert(profile.client(), &profile.name) {
                 let what = format!("is the key of the profile `{other}` too; each client needs its own");
                 report.error(*key_line, "public_key", what);
             }

@@ -10,7 +10,9 @@ pub mod noise;
 mod secret;
 
 pub use gate::{Gate, GateKey, MAC1_LEN, Mac1};
-pub(crate) use hash::sha256;
+pub use hash::derive;
+#[allow(unused_imports, reason = "for the formats that are coming")]
+pub(crate) use hash::{Keyed, code, keyed, sha256};
 pub use keys::{KeyPair, PublicKey};
 pub use noise::Psk;
 pub use secret::{KeyTextError, Secret};

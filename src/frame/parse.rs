@@ -1,14 +1,14 @@
-//! The parser, outermost header first. `etherparse` reads Ethernet, VLAN tags, IP and UDP; the cooked, loopback
+//! The parser, outermost header first. `etherparse` reads Ethernet, VLAN tags, IP, UDP and TCP; the cooked, loopback
 //! and NFLOG headers it does not know (or not for every kind of interface) are slice patterns here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     EtherType, Ethernet2Slice, IpNumber, IpPayloadSlice, Ipv4Slice, Ipv6ExtensionSlice, Ipv6Slice,
-    SingleVlanSlice, UdpHeaderSlice,
+    SingleVlanSlice, TcpOptionElement, TcpSlice, UdpHeaderSlice,
 };
 
-use super::{Link, Refused, Segment};
+use super::{Body, Link, Refused, Segment, Syn};
 
 /// How many VLAN tags a frame may carry: one (802.1Q) or two (802.1ad, "QinQ").
 pub const MAX_TAGS: usize = 2;
@@ -21,7 +21,7 @@ pub const MAX_EXTENSIONS: usize = 256;
 /// `frame` holds when the capture cut it short.
 ///
 /// # Errors
-/// The reason why this is no whole UDP datagram from an address that can be answered.
+/// The reason why this is no whole UDP datagram or bare SYN from an address that can be answered.
 pub fn parse(link: Link, frame: &[u8], wire_len: usize) -> Result<Segment<'_>, Refused> {
     if frame.len() != wire_len {
         return Err(Refused::Truncated);
@@ -126,7 +126,7 @@ fn ipv4(packet: &[u8]) -> Result<Segment<'_>, Refused> {
     }
     let header = packet.header();
     let source = answerable_v4(header.source_addr())?;
-    udp(source.into(), header.destination_addr().into(), packet.payload().clone())
+    transport(source.into(), header.destination_addr().into(), packet.payload().clone())
 }
 
 fn ipv6(packet: &[u8]) -> Result<Segment<'_>, Refused> {
@@ -142,7 +142,7 @@ fn ipv6(packet: &[u8]) -> Result<Segment<'_>, Refused> {
     }
     extensions.clone().into_iter().try_for_each(|extension| is_harmless(&extension))?;
     let source = answerable_v6(header.source_addr())?;
-    udp(source.into(), header.destination_addr().into(), packet.payload().clone())
+    transport(source.into(), header.destination_addr().into(), packet.payload().clone())
 }
 
 fn is_harmless(extension: &Ipv6ExtensionSlice<'_>) -> Result<(), Refused> {
@@ -168,14 +168,45 @@ fn answerable_v6(source: Ipv6Addr) -> Result<Ipv6Addr, Refused> {
     if no_host { Err(Refused::Source) } else { Ok(source) }
 }
 
-fn udp(source: IpAddr, destination: IpAddr, carried: IpPayloadSlice<'_>) -> Result<Segment<'_>, Refused> {
-    if carried.ip_number != IpNumber::UDP {
-        return Err(Refused::NotUdp);
-    }
-    let header = UdpHeaderSlice::from_slice(carried.payload).map_err(|_| Refused::UdpLength)?;
-    if usize::from(header.length()) != carried.payload.len() {
+fn transport(
+    source: IpAddr,
+    destination: IpAddr,
+    carried: IpPayloadSlice<'_>,
+) -> Result<Segment<'_>, Refused> {
+    let (port, body) = match carried.ip_number {
+        IpNumber::UDP => udp(carried.payload)?,
+        IpNumber::TCP => tcp(carried.payload)?,
+        _ => return Err(Refused::Transport),
+    };
+    Ok(Segment { source, destination, port, body })
+}
+
+fn udp(carried: &[u8]) -> Result<(u16, Body<'_>), Refused> {
+    let header = UdpHeaderSlice::from_slice(carried).map_err(|_| Refused::UdpLength)?;
+    if usize::from(header.length()) != carried.len() {
         return Err(Refused::UdpLength);
     }
-    let payload = carried.payload.get(header.slice().len()..).ok_or(Refused::UdpLength)?;
-    Ok(Segment { source, destination, port: header.destination_port(), payload })
+    let payload = carried.get(header.slice().len()..).ok_or(Refused::UdpLength)?;
+    Ok((header.destination_port(), Body::Datagram(payload)))
+}
+
+/// A SYN with data (RFC 7413, TCP Fast Open) is not what a kernel sends unasked, and nothing reads the data.
+fn tcp(carried: &[u8]) -> Result<(u16, Body<'_>), Refused> {
+    let segment = TcpSlice::from_slice(carried).map_err(|_| Refused::TcpHeader)?;
+    let bare = segment.syn() && !segment.ack() && !segment.rst() && !segment.fin();
+    if !bare || !segment.payload().is_empty() {
+        return Err(Refused::NotSyn);
+    }
+    Ok((
+        segment.destination_port(),
+        Body::Syn(Syn { sequence: segment.sequence_number(), timestamp: timestamp(&segment) }),
+    ))
+}
+
+/// TSval, if every option before it is well-formed.
+fn timestamp(segment: &TcpSlice<'_>) -> Option<u32> {
+    segment.options_iterator().map_while(Result::ok).find_map(|option| match option {
+        TcpOptionElement::Timestamp(value, _) => Some(value),
+        _ => None,
+    })
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::{Action, Grant, Request, Uses};
-use crate::crypto::PublicKey;
+use crate::knock::ClientId;
 use crate::policy::{Rules, disjoint};
 use crate::text::{PortRange, Span};
 
@@ -14,7 +14,7 @@ pub struct ProfileLimits {
     /// The profile's name.
     pub name: String,
     /// Its client: a profile of the same name with another key is another profile.
-    pub public_key: PublicKey,
+    pub client: ClientId,
     /// Its rules.
     pub rules: Rules,
 }
@@ -64,8 +64,7 @@ impl Limits {
     #[must_use]
     pub fn still_allowed(&self, request: &Request, newer: &Self) -> Option<Opening> {
         let profile = self.profile(request.grant.profile)?;
-        let same =
-            |other: &ProfileLimits| other.name == profile.name && other.public_key == profile.public_key;
+        let same = |other: &ProfileLimits| other.name == profile.name && other.client == profile.client;
         let index = u32::try_from(newer.profiles.iter().position(same)?).ok()?;
         let grant = Grant { profile: super::ProfileIndex(index), ..request.grant.clone() };
         newer.admit(&Request { grant, ..request.clone() }).ok()

@@ -1,24 +1,30 @@
 //! From a [`Segment`](crate::frame::Segment) to a [`Knock`]: the formats, one file each, and what they share.
 //!
-//! A decoder is a pure function of segment, clock and its own bounded tables. It ends in an [`Outcome`]: a
+//! The [`Listener`] shows each segment to the decoders that may know its format, and checks what all knocks have in
+//! common. A decoder is a pure function of segment, clock and its own bounded tables. It ends in an [`Outcome`]: a
 //! knock, a silent drop (a stranger; counted, never logged), or a fault of a client that proved who it is.
 #![forbid(unsafe_code)]
 
 mod budget;
 mod fault;
 mod hash;
+mod listener;
+mod method;
 mod replay;
 mod ring;
 pub mod spa;
+mod turnstile;
 
 use std::net::IpAddr;
 
-use crate::crypto::{Mac1, PublicKey, sha256};
+use crate::crypto::{Mac1, sha256};
 use crate::text::{PortRange, Span, serde_as_text};
 use crate::time::Timestamp;
 
 pub use budget::Rates;
 pub use fault::{EntryFault, Fault};
+pub use listener::Listener;
+pub use method::{ClientId, MarkKey, Method};
 pub use replay::{Freshness, MAX_JUMP};
 
 /// What a client may ask for, whatever the format that carried it. A request, not a permission: the policy
@@ -107,19 +113,29 @@ pub fn service_tag(name: &str) -> ServiceTag {
     }
 }
 
-/// An authentic, fresh and new request. Only this module's decoders make one.
+/// An authentic, fresh and new request. Only the [`Listener`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knock {
-    /// The client, as its static public key.
-    pub client: PublicKey,
+    /// The client.
+    pub client: ClientId,
+    /// How it knocked.
+    pub method: Method,
     /// Where the packet came from.
     pub source: IpAddr,
-    /// The client's counter: the time at which it knocked, strictly increasing.
+    /// The client's counter: the time at which it knocked, strictly increasing for each method.
     pub counter: Timestamp,
-    /// The end of the packet, by which its copies are known.
+    /// The end of a datagram, by which its copies are known; zeros where the knock was none.
     pub mac1: Mac1,
     /// What it asks for.
     pub ask: Ask,
+}
+
+impl Knock {
+    /// Under which name its counter is kept.
+    #[must_use]
+    pub fn mark(&self) -> MarkKey {
+        MarkKey::new(self.client, self.method)
+    }
 }
 
 /// What became of a segment.
@@ -131,8 +147,10 @@ pub enum Outcome {
     Dropped(Drop),
     /// A client proved who it is, and its request cannot be granted whatever its profile says.
     Refused {
-        /// The client, as its static public key.
-        client: PublicKey,
+        /// The client.
+        client: ClientId,
+        /// How it knocked.
+        method: Method,
         /// Where the packet came from.
         source: IpAddr,
         /// What is wrong with the request.
@@ -140,9 +158,22 @@ pub enum Outcome {
     },
 }
 
+/// What a decoder makes of a segment that a client proved to have sent.
+struct Authentic {
+    client: ClientId,
+    method: Method,
+    /// How far its counter may be from the server's time; `None` when the format itself has settled that.
+    freshness: Option<Freshness>,
+    mac1: Mac1,
+    /// What is asked for, and the counter.
+    request: Result<(Ask, Timestamp), Fault>,
+}
+
 /// Why a stranger's packet was let go of, in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drop {
+    /// No method in use knocks with such a packet.
+    Method,
     /// No knock has this length.
     Length,
     /// Made without the gate key, or for another server, or damaged on the way.
@@ -159,8 +190,8 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason; a reason's place here is its [`index`](Self::index).
-    pub const ALL: [Self; 6] =
-        [Self::Length, Self::Mac, Self::Repeat, Self::Budget, Self::Key, Self::UnknownClient];
+    pub const ALL: [Self; 7] =
+        [Self::Method, Self::Length, Self::Mac, Self::Repeat, Self::Budget, Self::Key, Self::UnknownClient];
 
     /// A number below `ALL.len()`, for an array of counters.
     #[must_use]
@@ -172,6 +203,7 @@ impl Drop {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Method => "method",
             Self::Length => "length",
             Self::Mac => "mac",
             Self::Repeat => "repeat",

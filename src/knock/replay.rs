@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::crypto::PublicKey;
 use crate::time::{ClockTrust, Now, Timestamp};
 
-use super::Fault;
 use super::hash::Seeded;
+use super::{Fault, MarkKey};
 
 /// How far a knock's time may be from the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +36,10 @@ impl Default for Freshness {
 /// again, however old, once each and in their order. Marks and clock must both be lost for that.
 pub const MAX_JUMP: Duration = Duration::from_secs(400 * 86_400);
 
-/// The last counter of every client. Grows only by clients that proved who they are, of which there are as many
-/// as profiles; the mark of a removed profile is kept, because the profile may come back.
+/// The last counter of every client and method. Grows only by clients that proved who they are; the mark of a
+/// removed profile is kept, because the profile may come back.
 pub(super) struct Marks {
-    last: HashMap<PublicKey, Timestamp, Seeded>,
+    last: HashMap<MarkKey, Timestamp, Seeded>,
     built: Timestamp,
     quarantined_until: Duration,
 }
@@ -61,48 +60,59 @@ impl Marks {
         self.quarantined_until
     }
 
-    /// Whether a knock with this counter is new. Changes nothing, except in quarantine.
+    /// Whether a knock with this counter is new. Changes nothing, except in quarantine. Without `freshness` its time is
+    /// not judged: the format has done that.
     pub(super) fn check(
         &mut self,
-        client: PublicKey,
+        key: MarkKey,
         counter: Timestamp,
-        freshness: Freshness,
+        freshness: Option<Freshness>,
         now: Now,
     ) -> Result<(), Fault> {
-        let last = self.last.get(&client).copied();
+        let last = self.last.get(&key).copied();
         if let Some(last) = last.filter(|last| counter <= *last) {
             return Err(Fault::Replayed { behind: last.since(counter) });
         }
-        if now.trust == ClockTrust::Synchronised && now.wall >= self.built {
-            fresh(counter, freshness, now.wall)?;
-        } else {
-            let known = last.unwrap_or_default().max(now.wall).max(self.built);
-            let farthest = known.saturating_add(MAX_JUMP);
-            if counter > farthest {
-                return Err(Fault::Jump { by: counter.since(farthest) });
-            }
+        if let Some(freshness) = freshness {
+            self.is_believed(last, counter, freshness, now)?;
         }
         match self.quarantined_until.checked_sub(now.uptime) {
             None | Some(Duration::ZERO) => Ok(()),
             Some(remaining) => {
-                self.spend(client, counter);
+                self.spend(key, counter);
                 Err(Fault::Quarantine { remaining })
             }
         }
     }
 
+    /// Whether a counter can be this moment's: by the server's clock, or where that is in doubt by what else is known.
+    fn is_believed(
+        &self,
+        last: Option<Timestamp>,
+        counter: Timestamp,
+        freshness: Freshness,
+        now: Now,
+    ) -> Result<(), Fault> {
+        if now.trust == ClockTrust::Synchronised && now.wall >= self.built {
+            return fresh(counter, freshness, now.wall);
+        }
+        let known = last.unwrap_or_default().max(now.wall).max(self.built);
+        let farthest = known.saturating_add(MAX_JUMP);
+        if counter > farthest { Err(Fault::Jump { by: counter.since(farthest) }) } else { Ok(()) }
+    }
+
     /// Takes note that the client's counters up to this one are used. Never goes back.
-    pub(super) fn spend(&mut self, client: PublicKey, counter: Timestamp) {
-        let last = self.last.entry(client).or_default();
+    pub(super) fn spend(&mut self, key: MarkKey, counter: Timestamp) {
+        let last = self.last.entry(key).or_default();
         *last = counter.max(*last);
     }
 
-    pub(super) fn get(&self, client: &PublicKey) -> Option<Timestamp> {
-        self.last.get(client).copied()
+    pub(super) fn get(&self, key: &MarkKey) -> Option<Timestamp> {
+        self.last.get(key).copied()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PublicKey, Timestamp)> + '_ {
-        self.last.iter().map(|(client, counter)| (*client, *counter))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (MarkKey, Timestamp)> + '_ {
+        self.last.iter().map(|(key, counter)| (*key, *counter))
     }
 }
 
@@ -122,7 +132,7 @@ fn fresh(counter: Timestamp, freshness: Freshness, now: Timestamp) -> Result<(),
 mod tests {
     use super::*;
 
-    const CLIENT: PublicKey = PublicKey([7; 32]);
+    const CLIENT: MarkKey = MarkKey([7; 32]);
     const BUILT: u64 = 1_700_000_000;
     const DAY: u64 = 86_400;
 
@@ -143,7 +153,7 @@ mod tests {
     }
 
     fn check(marks: &mut Marks, counter: u64, now: Now) -> Result<(), Fault> {
-        marks.check(CLIENT, Timestamp::from_secs(counter), Freshness::default(), now)
+        marks.check(CLIENT, Timestamp::from_secs(counter), Some(Freshness::default()), now)
     }
 
     fn secs(seconds: u64) -> Duration {
@@ -174,9 +184,9 @@ mod tests {
         let (mut marks, now) = (marks(), BUILT + DAY);
         let wide = Freshness { max_age: secs(3600), max_ahead: secs(0) };
         let counter = |seconds| Timestamp::from_secs(seconds);
-        assert_eq!(marks.check(CLIENT, counter(now - 3600), wide, trusted(now)), Ok(()));
+        assert_eq!(marks.check(CLIENT, counter(now - 3600), Some(wide), trusted(now)), Ok(()));
         assert_eq!(
-            marks.check(CLIENT, counter(now + 1), wide, trusted(now)),
+            marks.check(CLIENT, counter(now + 1), Some(wide), trusted(now)),
             Err(Fault::Ahead { by: secs(1), max_ahead: secs(0) })
         );
     }
@@ -195,7 +205,7 @@ mod tests {
     #[test]
     fn one_clients_counter_is_nothing_to_another() {
         let (mut marks, now) = (marks(), BUILT + 1000);
-        marks.spend(PublicKey([8; 32]), Timestamp::from_secs(now));
+        marks.spend(MarkKey([8; 32]), Timestamp::from_secs(now));
         assert_eq!(check(&mut marks, now, trusted(now)), Ok(()));
     }
 

@@ -38,17 +38,13 @@ use zeroize::Zeroizing;
 
 use crate::crypto::noise::{self, Psk, Responder, SEALED_KEY_LEN, TAG_LEN};
 use crate::crypto::{Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret};
-use crate::frame::Segment;
 use crate::text::{PortRange, Protocol, Span};
 use crate::time::{Now, Timestamp};
 
-use super::budget::Budget;
 use super::hash::Seeded;
-use super::replay::Marks;
-use super::ring::Ring;
+use super::turnstile::Turnstile;
 use super::{
-    Ask, Drop, EntryFault, Fault, Freshness, Knock, MAX_ENTRIES, Op, Outcome, Rates, ServiceTag, Target,
-    Wanted,
+    Ask, Authentic, Drop, EntryFault, Fault, Freshness, MAX_ENTRIES, Method, Op, ServiceTag, Target, Wanted,
 };
 
 /// The version of the plaintext, and of the protocol.
@@ -264,78 +260,44 @@ struct Client {
     shared: Option<Secret<32>>,
 }
 
-/// Segments in, knocks out. Cheapest check first; a stranger's packet costs one HMAC.
+/// Datagrams in, requests out. Cheapest check first; a stranger's packet costs one HMAC.
 ///
-/// Memory is bounded by the number of clients, 4,096 remembered packets and 16,384 token buckets.
-pub struct Decoder {
+/// Memory is bounded by the number of clients.
+pub(super) struct Decoder {
     gate: Gate,
-    ring: Ring,
-    budget: Budget,
     responder: Responder,
     clients: HashMap<PublicKey, Client, Seeded>,
-    marks: Marks,
 }
 
 impl Decoder {
-    /// A decoder that knows these clients and has seen nothing.
-    ///
-    /// - `seed`: 16 random bytes for its hash tables.
-    /// - `built`: when this program was built; a wall clock that shows less is not believed.
-    #[must_use]
-    pub fn new(
+    /// A decoder that knows these clients.
+    pub(super) fn new(
         server: KeyPair,
-        gate: &GateKey,
+        gate: Gate,
         clients: impl IntoIterator<Item = ClientKeys>,
-        rates: Rates,
-        seed: [u8; 16],
-        built: Timestamp,
+        hash: Seeded,
     ) -> Self {
-        let hash = Seeded::new(seed);
         let mut table = HashMap::with_hasher(hash);
         for ClientKeys { public, psk, freshness } in clients {
             table.insert(public, Client { psk, freshness, shared: None });
         }
-        Self {
-            gate: Gate::new(&server.public(), gate),
-            ring: Ring::new(hash),
-            budget: Budget::new(rates, hash),
-            responder: Responder::new(PROLOGUE, server),
-            clients: table,
-            marks: Marks::new(built, hash),
-        }
+        Self { gate, responder: Responder::new(PROLOGUE, server), clients: table }
     }
 
-    /// What a segment asks for, and of whom.
-    ///
-    /// A knock's counter is checked here and spent by [`spend`](Self::spend), which the caller must call before
-    /// the next segment, whatever the policy says. Only in quarantine is it spent here.
-    pub fn receive(&mut self, segment: &Segment<'_>, now: Now) -> Outcome {
-        match self.authenticate(segment, now) {
-            Err(drop) => Outcome::Dropped(drop),
-            Ok(authentic) => {
-                let (client, source) = (authentic.client, segment.source);
-                match self.judge(authentic, source, now) {
-                    Ok(knock) => Outcome::Knock(knock),
-                    Err(fault) => Outcome::Refused { client, source, fault },
-                }
-            }
-        }
-    }
-
-    /// Length, mac1, ring, budget, keys: everything that a stranger's packet can fail at.
-    fn authenticate(&mut self, segment: &Segment<'_>, now: Now) -> Result<Authentic, Drop> {
-        let packet = Packet::split(segment.payload).ok_or(Drop::Length)?;
+    /// Length, mac1, turnstile, keys: everything that a stranger's packet can fail at. Then version, flags, entries
+    /// and padding, which a client's packet can fail at.
+    pub(super) fn receive(
+        &mut self,
+        payload: &[u8],
+        source: IpAddr,
+        now: Now,
+        turnstile: &mut Turnstile,
+    ) -> Result<Authentic, Drop> {
+        let packet = Packet::split(payload).ok_or(Drop::Length)?;
         if !self.gate.verify(packet.body, packet.mac1) {
             return Err(Drop::Mac);
         }
-        if self.ring.contains(packet.mac1) {
-            return Err(Drop::Repeat);
-        }
-        if !self.budget.admit(segment.source, now.uptime) {
-            return Err(Drop::Budget);
-        }
-        // Not earlier: the copies of a knock that was over budget are its second chance.
-        self.ring.insert(*packet.mac1);
+        turnstile.pass(packet.mac1, source, now.uptime)?;
         let ephemeral = self.gate.mask(packet.tag, packet.masked);
         let claim = self.responder.claim(&ephemeral, packet.sealed_key).ok_or(Drop::Key)?;
         let client = self.clients.get_mut(&claim.client()).ok_or(Drop::UnknownClient)?;
@@ -345,68 +307,14 @@ impl Decoder {
         };
         let (public, freshness) = (claim.client(), client.freshness);
         let plain = claim.open(shared, &client.psk, packet.sealed_payload).ok_or(Drop::Key)?;
-        Ok(Authentic { client: public, freshness, plain, mac1: *packet.mac1 })
+        Ok(Authentic {
+            client: public.into(),
+            method: Method::Spa,
+            freshness: Some(freshness),
+            mac1: *packet.mac1,
+            request: decode(&plain),
+        })
     }
-
-    /// Version, flags, entries, padding, source, counter, freshness: what a client's packet can fail at.
-    fn judge(&mut self, authentic: Authentic, source: IpAddr, now: Now) -> Result<Knock, Fault> {
-        let Authentic { client, freshness, plain, mac1 } = authentic;
-        let (ask, counter) = decode(&plain)?;
-        if let Target::SourceOnly(named) = ask.target {
-            if named != source {
-                return Err(Fault::SourceMismatch { named, source });
-            }
-        }
-        self.marks.check(client, counter, freshness, now)?;
-        Ok(Knock { client, source, counter, mac1, ask })
-    }
-
-    /// Takes note that a knock was decided on, for or against: neither it nor an older one of its client is
-    /// good again.
-    pub fn spend(&mut self, knock: &Knock) {
-        self.marks.spend(knock.client, knock.counter);
-    }
-
-    /// Every client's last counter, to be stored. Clients whose profile is gone are among them.
-    pub fn marks(&self) -> impl Iterator<Item = (PublicKey, Timestamp)> + '_ {
-        self.marks.iter()
-    }
-
-    /// The last counter of one client.
-    pub fn mark(&self, client: &PublicKey) -> Option<Timestamp> {
-        self.marks.get(client)
-    }
-
-    /// Whether every knock is refused at `uptime` (`CLOCK_BOOTTIME`), because marks were lost.
-    pub fn is_quarantined(&self, uptime: Duration) -> bool {
-        self.marks.quarantined_until() > uptime
-    }
-
-    /// Takes stored counters over. A counter never goes back, so the order of several sources is no matter.
-    pub fn seed(&mut self, marks: impl IntoIterator<Item = (PublicKey, Timestamp)>) {
-        for (client, counter) in marks {
-            self.marks.spend(client, counter);
-        }
-    }
-
-    /// Takes a packet for one that was seen, so that its copies are dropped rather than logged as replays.
-    pub fn seed_ring(&mut self, mac1: Mac1) {
-        self.ring.insert(mac1);
-    }
-
-    /// Refuses every knock until `uptime` (`CLOCK_BOOTTIME`), after the marks were lost. Never cut short by a
-    /// second call.
-    pub fn quarantine(&mut self, uptime: Duration) {
-        self.marks.quarantine(uptime);
-    }
-}
-
-/// A plaintext, and the client that proved to have sealed it.
-struct Authentic {
-    client: PublicKey,
-    freshness: Freshness,
-    plain: Zeroizing<Vec<u8>>,
-    mac1: Mac1,
 }
 
 /// The fields of a packet of a possible length.

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Clock;
 use crate::crypto::{PublicKey, Secret};
+use crate::knock::{ClientId, Method};
 use crate::policy::Rules;
 use crate::text::Span;
 
@@ -44,10 +45,14 @@ pub(super) struct Brief {
 /// One client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Client {
-    /// Its static public key.
-    pub(super) public_key: PublicKey,
+    /// Who it is.
+    pub(super) id: ClientId,
+    /// Its static public key; `None` where none of its methods needs one.
+    pub(super) public_key: Option<PublicKey>,
     /// Its pre-shared key; all zero when it has none.
     pub(super) psk: Secret<32>,
+    /// The ways in which it may knock.
+    pub(super) methods: Vec<Method>,
     /// How old a knock may be.
     pub(super) max_age: Span,
     /// How far ahead of this clock a knock may be.
@@ -57,6 +62,16 @@ pub(super) struct Client {
 }
 
 impl Brief {
+    /// The clients that may knock in this way.
+    pub(super) fn using(&self, method: Method) -> impl Iterator<Item = &Client> {
+        self.clients.iter().filter(move |client| client.methods.contains(&method))
+    }
+
+    /// Whether any client may.
+    pub(super) fn uses(&self, method: Method) -> bool {
+        self.using(method).next().is_some()
+    }
+
     /// The brief as bytes.
     ///
     /// # Errors

@@ -17,11 +17,11 @@ use super::counters::Counters;
 use super::message::{Farewell, Health, Order, Pulse, Ready, Reason, Refused, Said};
 use crate::capture::{Confined, Filter, Frame, Source, open};
 use crate::clock::{self, Clocks};
-use crate::crypto::{KeyPair, PublicKey};
+use crate::crypto::KeyPair;
 use crate::frame;
 use crate::grant::{ProfileIndex, Request};
-use crate::knock::spa::{ClientKeys, Decoder, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
-use crate::knock::{Fault, Freshness, Knock, Outcome, Rates};
+use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
+use crate::knock::{ClientId, Fault, Freshness, Knock, Listener, MarkKey, Method, Outcome, Rates};
 use crate::policy::{Rules, decide};
 use crate::state::{Mark, Place, State};
 use crate::time::{ClockTrust, Now};
@@ -61,7 +61,7 @@ fn farewell(channel: &ToMonitor, reason: Reason, sentence: String) -> io::Result
 /// Opens the capture while there is still a capability for it, then gives everything up.
 fn prepare(brief: &Brief) -> Result<(Confined, Ready), String> {
     let source: Source = brief.device.parse().map_err(|error| format!("{error}"))?;
-    let opened = open(&source, &filter(brief.port)).map_err(|error| error.to_string())?;
+    let opened = open(&source, &filter(brief)).map_err(|error| error.to_string())?;
     let interface = opened.interface();
     let confined =
         opened.confine(&[&brief.runtime_dir, &brief.state_dir]).map_err(|error| error.to_string())?;
@@ -69,10 +69,14 @@ fn prepare(brief: &Brief) -> Result<(Confined, Ready), String> {
     Ok((confined, ready))
 }
 
-/// What the kernel is to let through: the datagrams that could be a knock.
-fn filter(port: u16) -> Filter {
+/// What the kernel is to let through: what a knock by the methods in use looks like.
+fn filter(brief: &Brief) -> Filter {
     let len = |len: usize| u16::try_from(len).unwrap_or(u16::MAX);
-    Filter::new(port, len(MIN_LEN)..=len(MAX_LEN), len(PAYLOAD_STEP))
+    let mut filter = Filter::default();
+    if brief.uses(Method::Spa) {
+        filter = filter.datagrams(brief.port, len(MIN_LEN)..=len(MAX_LEN), len(PAYLOAD_STEP));
+    }
+    filter
 }
 
 /// Waits for the first order; `false` when it is to retire at once.
@@ -97,8 +101,8 @@ struct Known {
 struct Worker<'a> {
     channel: &'a ToMonitor,
     capture: Confined,
-    decoder: Decoder,
-    known: HashMap<PublicKey, Known>,
+    listener: Listener,
+    known: HashMap<ClientId, Known>,
     state: State,
     clocks: Clocks,
     filter: Filter,
@@ -120,26 +124,25 @@ impl<'a> Worker<'a> {
             identity: server.public().identity(),
         };
         let (state, recovered) = State::open(place, clock::uptime(), brief.quarantine.duration())?;
-        let mut decoder = decoder(server, &brief)?;
-        decoder.seed(recovered.marks);
-        recovered.recent.into_iter().for_each(|mac1| decoder.seed_ring(mac1));
+        let mut listener = listener(server, &brief)?;
+        listener.seed(recovered.marks);
+        recovered.recent.into_iter().for_each(|mac1| listener.seed_ring(mac1));
         if let Some((until, _)) = recovered.quarantine {
-            decoder.quarantine(until);
+            listener.quarantine(until);
         }
+        let filter = filter(&brief);
         let known = (0..)
             .zip(brief.clients)
-            .map(|(index, Client { public_key, rules, .. })| {
-                (public_key, Known { index: ProfileIndex(index), rules })
-            })
+            .map(|(index, Client { id, rules, .. })| (id, Known { index: ProfileIndex(index), rules }))
             .collect();
         Ok(Self {
             channel,
             capture,
-            decoder,
+            listener,
             known,
             state,
             clocks: Clocks::new(brief.clock),
-            filter: filter(brief.port),
+            filter,
             counters: Counters::default(),
             told: Health::default(),
             next_id: 0,
@@ -215,7 +218,7 @@ impl<'a> Worker<'a> {
         Health {
             runtime_unwritable: !self.state.is_runtime_writable(),
             state_unwritable: !self.state.is_state_writable(),
-            quarantined: self.decoder.is_quarantined(now.uptime),
+            quarantined: self.listener.is_quarantined(now.uptime),
             clock_unsynchronised: now.trust == ClockTrust::Unsynchronised,
         }
     }
@@ -225,7 +228,7 @@ impl<'a> Worker<'a> {
         for _ in 0..limit {
             let now = self.clocks.read();
             let seen = match self.capture.next_frame() {
-                Ok(Some(frame)) => see(&frame, &self.filter, now, &mut self.decoder, &mut self.counters),
+                Ok(Some(frame)) => see(&frame, &self.filter, now, &mut self.listener, &mut self.counters),
                 Ok(None) => return Ok(self.end_of_file()),
                 Err(error) => return Ok(Some((Reason::CaptureLost, error.to_string()))),
             };
@@ -246,7 +249,7 @@ impl<'a> Worker<'a> {
                 self.counters.dropped(reason);
                 Ok(())
             }
-            Outcome::Refused { client, source, fault } => {
+            Outcome::Refused { client, method, source, fault } => {
                 let Some(known) = self.known.get(&client) else { return Ok(()) };
                 let said = Refused {
                     profile: known.index,
@@ -254,9 +257,10 @@ impl<'a> Worker<'a> {
                     name: fault.name().to_owned(),
                     sentence: fault.to_string(),
                 };
-                if let (Fault::Quarantine { .. }, Some(counter)) = (&fault, self.decoder.mark(&client)) {
+                let mark = MarkKey::new(client, method);
+                if let (Fault::Quarantine { .. }, Some(counter)) = (&fault, self.listener.mark(&mark)) {
                     // Used up by the refusal, and not to be good again after a restart.
-                    self.state.persist(&Mark { client, counter, mac1: [0; 16] });
+                    self.state.persist(&Mark { key: mark, counter, mac1: [0; 16] });
                 }
                 self.refuse(said)?;
                 self.tell_health(now)
@@ -274,8 +278,8 @@ impl<'a> Worker<'a> {
         let Some(known) = self.known.get(&knock.client) else { return Ok(()) };
         let index = known.index;
         let decision = decide(index, &known.rules, knock);
-        self.decoder.spend(knock);
-        self.state.persist(&Mark { client: knock.client, counter: knock.counter, mac1: knock.mac1 });
+        self.listener.spend(knock);
+        self.state.persist(&Mark { key: knock.mark(), counter: knock.counter, mac1: knock.mac1 });
         match decision {
             Ok(grant) => {
                 self.counters.knock();
@@ -303,7 +307,7 @@ fn see(
     frame: &Frame<'_>,
     filter: &Filter,
     now: Now,
-    decoder: &mut Decoder,
+    listener: &mut Listener,
     counters: &mut Counters,
 ) -> Option<(Outcome, bool)> {
     counters.frame();
@@ -321,21 +325,30 @@ fn see(
     }
     // A packet to oneself goes over loopback, with one address at both ends.
     let from_outside = segment.source != segment.destination && !segment.source.is_loopback();
-    Some((decoder.receive(&segment, now), from_outside))
+    Some((listener.receive(&segment, now), from_outside))
 }
 
-fn decoder(server: KeyPair, brief: &Brief) -> io::Result<Decoder> {
+/// A decoder for each method that some client may use, which knows those clients alone.
+fn listener(server: KeyPair, brief: &Brief) -> io::Result<Listener> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
-    let clients = brief.clients.iter().map(|client| ClientKeys {
-        public: client.public_key,
-        psk: client.psk.clone(),
-        freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
-    });
     let one = NonZeroU32::MIN;
     let rates = Rates {
         all: NonZeroU32::new(brief.handshakes_per_second).unwrap_or(one),
         source: NonZeroU32::new(brief.handshakes_per_source).unwrap_or(one),
     };
-    Ok(Decoder::new(server, &brief.gate_key, clients, rates, seed, clock::RELEASED))
+    let mut listener = Listener::new(rates, seed, clock::RELEASED);
+    if brief.uses(Method::Spa) {
+        listener =
+            listener.with_spa(server, &brief.gate_key, brief.using(Method::Spa).filter_map(client_keys));
+    }
+    Ok(listener)
+}
+
+fn client_keys(client: &Client) -> Option<ClientKeys> {
+    Some(ClientKeys {
+        public: client.public_key?,
+        psk: client.psk.clone(),
+        freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
+    })
 }

@@ -11,12 +11,13 @@ use crate::config::{
 };
 use crate::crypto::{Psk, PublicKey, Secret};
 use crate::grant::Uses;
-use crate::knock::{ServiceTag, service_tag};
+use crate::knock::{ClientId, ServiceTag, service_tag};
 use crate::text::{Network, PortError, PortRange, ProfileName, ServiceName, Span};
 
 mod store;
 mod weak;
 
+pub use crate::knock::Method;
 pub use store::{NewProfile, StoreError, remove_profile, write_profile};
 pub use weak::is_weak;
 
@@ -25,8 +26,8 @@ pub use weak::is_weak;
 pub struct Profile {
     /// The file's name without its ending.
     pub name: ProfileName,
-    /// Who the client is.
-    pub public_key: PublicKey,
+    /// Who the client is; `None` only where no method of the profile needs a key.
+    pub public_key: Option<PublicKey>,
     /// The secret shared with it besides; all-zero when there is none.
     pub psk: Psk,
     /// What `open` says, as written.
@@ -58,6 +59,18 @@ impl Profile {
     #[must_use]
     pub fn has_psk(&self) -> bool {
         self.psk != Secret::new([0; 32])
+    }
+
+    /// Who knocks when this profile's client does: its key, or its name where it has none.
+    #[must_use]
+    pub fn client(&self) -> ClientId {
+        self.public_key.map_or_else(|| ClientId::named(&self.name), ClientId::from)
+    }
+
+    /// The key as people compare it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.public_key.map_or_else(|| "no key".to_owned(), |key| key.fingerprint())
     }
 }
 
@@ -102,32 +115,6 @@ impl FromStr for Opens {
     }
 }
 
-/// A way to knock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Method {
-    /// One encrypted datagram.
-    Spa,
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Spa => f.write_str("spa"),
-        }
-    }
-}
-
-impl FromStr for Method {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "spa" => Ok(Self::Spa),
-            _ => Err(format!("`{}` is no method; use \"spa\"", text.escape_debug())),
-        }
-    }
-}
-
 /// A profile, and the lines that checks across files have to name.
 #[derive(Debug)]
 pub(crate) struct ReadProfile {
@@ -155,13 +142,17 @@ pub(crate) fn read(
 ) -> Option<ReadProfile> {
     let node = parse(text, syntax, report)?;
     let table = Table::root(&node, KEYS, report);
-    let public_key = public_key(&table);
+    let methods = methods(&table);
+    // A plain sequence is its own and only secret.
+    let keyless = !methods.is_empty() && methods.iter().all(|method| *method == Method::Plain);
+    let needs_key = !keyless || table.has("public_key");
+    let public_key = needs_key.then(|| public_key(&table)).flatten();
     let psk = psk(&table);
     let (opens, open, services) = open(&table, server.services);
     let (duration, max_duration) = durations(&table);
     let profile = Profile {
         name,
-        public_key: public_key.unwrap_or(PublicKey([0; 32])),
+        public_key,
         psk,
         opens,
         open,
@@ -172,13 +163,15 @@ pub(crate) fn read(
         other_addresses: other_addresses(&table),
         max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
         enabled: table.boolean("enabled").is_none_or(value),
-        methods: methods(&table),
+        methods,
         freshness: freshness(&table, server.freshness),
     };
     if !profile.enabled {
         table.warn("enabled", "this profile is switched off: its knocks count as a stranger's");
     }
-    public_key?;
+    if needs_key {
+        public_key?;
+    }
     Some(ReadProfile {
         profile,
         key_line: table.line("public_key"),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::{Identity, Mark, Marks, Place};
-use crate::crypto::PublicKey;
+use crate::knock::MarkKey;
 use crate::time::Timestamp;
 
 const MAGIC: [u8; 16] = *b"knockd-rs jrnl 1";
@@ -58,7 +58,7 @@ impl Journal {
         bytes.extend(place.identity);
         bytes.extend(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX).to_be_bytes());
         for (client, counter) in marks {
-            let mark = Mark { client: *client, counter: *counter, mac1: [0; 16] };
+            let mark = Mark { key: *client, counter: *counter, mac1: [0; 16] };
             bytes.extend(record(&place.identity, &mark, sequence));
         }
         let (new, path) = (place.runtime.join("replay.journal.new"), path(place));
@@ -83,7 +83,7 @@ impl Journal {
 fn record(identity: &Identity, mark: &Mark, sequence: u64) -> [u8; RECORD_LEN] {
     let mut bytes = [0; RECORD_LEN];
     let fields =
-        [&mark.client.0[..], &mark.counter.as_nanos().to_be_bytes(), &mark.mac1, &sequence.to_be_bytes()];
+        [&mark.key.0[..], &mark.counter.as_nanos().to_be_bytes(), &mark.mac1, &sequence.to_be_bytes()];
     bytes.iter_mut().zip(fields.concat()).for_each(|(to, from)| *to = from);
     if let Some((body, check)) = bytes.split_last_chunk_mut::<8>() {
         *check = checksum(identity, body);
@@ -128,7 +128,7 @@ fn parse(identity: &Identity, bytes: &[u8]) -> Option<(Mark, u64)> {
     let (mac1, rest) = rest.split_first_chunk()?;
     let (sequence, _) = rest.split_first_chunk()?;
     let counter = Timestamp::from_nanos(u64::from_be_bytes(*counter));
-    let mark = Mark { client: PublicKey(*client), counter, mac1: *mac1 };
+    let mark = Mark { key: MarkKey(*client), counter, mac1: *mac1 };
     (*check == checksum(identity, body)).then_some((mark, u64::from_be_bytes(*sequence)))
 }
 

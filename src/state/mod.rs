@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use snapshot::initialise;
 
-use crate::crypto::PublicKey;
+use crate::knock::MarkKey;
 use crate::time::Timestamp;
 use journal::Journal;
 use snapshot::Writer;
@@ -35,13 +35,13 @@ use snapshot::Writer;
 pub type Identity = [u8; 8];
 
 /// The newest counter of each client.
-pub type Marks = HashMap<PublicKey, Timestamp>;
+pub type Marks = HashMap<MarkKey, Timestamp>;
 
 /// One accepted knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Whose.
-    pub client: PublicKey,
+    pub key: MarkKey,
     /// The knock's counter.
     pub counter: Timestamp,
     /// The packet's `mac1`: lets the next worker drop copies of this packet silently.
@@ -100,7 +100,7 @@ impl State {
 
         let mut marks = snapshot.marks;
         for mark in &journal.marks {
-            let newest = marks.entry(mark.client).or_default();
+            let newest = marks.entry(mark.key).or_default();
             *newest = mark.counter.max(*newest);
         }
         let sequence = journal.sequence.max(snapshot.sequence);
@@ -124,7 +124,7 @@ impl State {
     /// memory of this process still refuses the packet, and the next start begins in quarantine.
     pub fn persist(&mut self, mark: &Mark) {
         self.sequence += 1;
-        let newest = self.marks.entry(mark.client).or_default();
+        let newest = self.marks.entry(mark.key).or_default();
         *newest = mark.counter.max(*newest);
         let written =
             self.journal.as_mut().is_some_and(|journal| journal.append(mark, self.sequence).is_ok());

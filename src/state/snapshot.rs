@@ -19,7 +19,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::{Identity, Mark, Marks, Place};
-use crate::crypto::PublicKey;
+use crate::knock::MarkKey;
 use crate::time::Timestamp;
 
 const MAGIC: [u8; 16] = *b"knockd-rs mark 1";
@@ -111,7 +111,7 @@ fn decode(bytes: &[u8]) -> Option<(Identity, Contents)> {
     }
     let mark = |record: &[u8]| {
         let (client, counter) = record.split_first_chunk::<32>()?;
-        Some((PublicKey(*client), Timestamp::from_nanos(u64::from_be_bytes(counter.try_into().ok()?))))
+        Some((MarkKey(*client), Timestamp::from_nanos(u64::from_be_bytes(counter.try_into().ok()?))))
     };
     let marks = records.chunks_exact(RECORD_LEN).map(mark).collect::<Option<Marks>>()?;
     Some((*identity, Contents { marks, sequence: u64::from_be_bytes(*sequence), clean: clean == 1 }))
@@ -161,7 +161,7 @@ impl Writer {
     /// Notes a mark; it is on disk within a second.
     pub(super) fn note(&self, mark: Mark, sequence: u64) {
         let mut work = self.shared.lock();
-        let newest = work.contents.marks.entry(mark.client).or_default();
+        let newest = work.contents.marks.entry(mark.key).or_default();
         *newest = mark.counter.max(*newest);
         work.contents.sequence = sequence;
         work.dirty = true;

@@ -37,11 +37,11 @@ impl Disk {
 }
 
 fn mark(client: u8, seconds: u64) -> Mark {
-    Mark { client: PublicKey([client; 32]), counter: Timestamp::from_secs(seconds), mac1: [client; 16] }
+    Mark { key: MarkKey([client; 32]), counter: Timestamp::from_secs(seconds), mac1: [client; 16] }
 }
 
 fn newest(recovered: &Recovered, client: u8) -> Option<u64> {
-    recovered.marks.get(&PublicKey([client; 32])).map(|counter| counter.as_secs())
+    recovered.marks.get(&MarkKey([client; 32])).map(|counter| counter.as_secs())
 }
 
 fn why(recovered: &Recovered) -> Option<&'static str> {

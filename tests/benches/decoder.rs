@@ -11,9 +11,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use knockd_rs::crypto::{KeyPair, Secret};
-use knockd_rs::frame::Segment;
-use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, Decoder, QUANTUM, SealError, seal};
-use knockd_rs::knock::{Ask, Drop, Freshness, Op, Outcome, Rates, Target, Wanted};
+use knockd_rs::frame::{Body, Segment};
+use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, QUANTUM, SealError, seal};
+use knockd_rs::knock::{Ask, Drop, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 
 use measure::each;
@@ -99,13 +99,17 @@ fn identity(seed: u8) -> ClientIdentity {
     }
 }
 
-fn decoder(client: &ClientIdentity) -> Result<Decoder, Box<dyn Error>> {
+fn decoder(client: &ClientIdentity) -> Result<Listener, Box<dyn Error>> {
     // So high that no packet of these is over budget.
     let rate = NonZeroU32::new(1_000_000_000).ok_or("not zero")?;
     let client =
         ClientKeys { public: client.keys.public(), psk: client.psk.clone(), freshness: Freshness::default() };
     let rates = Rates { all: rate, source: rate };
-    Ok(Decoder::new(server(), &Secret::new([4; 32]), [client], rates, [5; 16], Timestamp::from_secs(0)))
+    Ok(Listener::new(rates, [5; 16], Timestamp::from_secs(0)).with_spa(
+        server(),
+        &Secret::new([4; 32]),
+        [client],
+    ))
 }
 
 fn knock(client: &ClientIdentity, place: u64) -> Result<Vec<u8>, SealError> {
@@ -119,5 +123,10 @@ fn knock(client: &ClientIdentity, place: u64) -> Result<Vec<u8>, SealError> {
 
 fn segment(payload: &[u8]) -> Segment<'_> {
     let (source, destination) = (Ipv4Addr::new(192, 0, 2, 7), Ipv4Addr::new(198, 51, 100, 1));
-    Segment { source: IpAddr::V4(source), destination: IpAddr::V4(destination), port: 62201, payload }
+    Segment {
+        source: IpAddr::V4(source),
+        destination: IpAddr::V4(destination),
+        port: 62201,
+        body: Body::Datagram(payload),
+    }
 }

@@ -12,6 +12,7 @@ pub const IPV6: u16 = 0x86dd;
 pub const DOT1Q: u16 = 0x8100;
 pub const DOT1AD: u16 = 0x88a8;
 
+pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const HOP_BY_HOP: u8 = 0;
 pub const ROUTING: u8 = 43;
@@ -26,6 +27,26 @@ fn short(number: usize) -> [u8; 2] {
 /// From port 40000; checksum 0.
 pub fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     [&40000_u16.to_be_bytes(), &port.to_be_bytes(), &short(payload.len() + 8), &[0, 0], payload].concat()
+}
+
+pub const SYN: u8 = 2;
+
+/// The options of Linux: maximum segment size, SACK permitted, timestamps, no operation, window scale.
+pub fn linux_options(timestamp: u32) -> Vec<u8> {
+    [&[2, 4, 5, 180, 4, 2, 8, 10], &timestamp.to_be_bytes()[..], &[0, 0, 0, 0, 1, 3, 3, 7]].concat()
+}
+
+/// From port 40000; checksum 0.
+pub fn tcp(port: u16, sequence: u32, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
+    let words = u8::try_from(5 + options.len() / 4).unwrap();
+    let ports = [40000_u16.to_be_bytes(), port.to_be_bytes()].concat();
+    let rest = [&[0, 0, 0, 0, words << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0], options, data].concat();
+    [&ports[..], &sequence.to_be_bytes(), &rest].concat()
+}
+
+/// A SYN as Linux sends it.
+pub fn syn(port: u16, sequence: u32, timestamp: u32) -> Vec<u8> {
+    tcp(port, sequence, SYN, &linux_options(timestamp), &[])
 }
 
 /// An IPv4 packet with a right checksum, so that it also passes a real stack.
@@ -51,8 +72,12 @@ pub fn extension(next: u8, own: [u8; 2], payload: &[u8]) -> Vec<u8> {
 
 /// An IPv6 packet with a chain of eight-byte extension headers before the UDP header.
 pub fn ipv6_with(chain: &[u8], port: u16, payload: &[u8]) -> Vec<u8> {
-    let mut next = UDP;
-    let mut packet = udp(port, payload);
+    ipv6_chain(chain, UDP, udp(port, payload))
+}
+
+/// The same before any transport.
+pub fn ipv6_chain(chain: &[u8], transport: u8, mut packet: Vec<u8>) -> Vec<u8> {
+    let mut next = transport;
     for header in chain.iter().rev() {
         let own = if *header == ROUTING { [4, 0] } else { [1, 4] };
         packet = extension(next, own, &packet);

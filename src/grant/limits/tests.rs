@@ -19,7 +19,7 @@ fn limits() -> Limits {
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         max_grants: 4,
     };
-    Limits::new(vec![ProfileLimits { name: "laptop".into(), public_key: PublicKey([1; 32]), rules }])
+    Limits::new(vec![ProfileLimits { name: "laptop".into(), client: ClientId([1; 32]), rules }])
 }
 
 fn grant() -> Grant {
@@ -62,7 +62,7 @@ fn a_worker_with_an_older_configuration_opens_nothing_that_the_newer_one_forbids
     };
     assert!(newer(|_| ()).is_some());
     assert_eq!(limits().still_allowed(&request, &Limits::default()), None);
-    assert_eq!(newer(|profile| profile.public_key = PublicKey([2; 32])), None);
+    assert_eq!(newer(|profile| profile.client = ClientId([2; 32])), None);
     assert_eq!(newer(|profile| profile.rules.open = vec!["tcp/23".parse().unwrap()]), None);
     assert_eq!(newer(|profile| profile.rules.max_duration = Span::from_secs(5)), None);
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::tests::{NOON, ask, decoder, ephemeral, identity, now, packet_of, segment};
 use super::*;
+use crate::knock::Outcome;
 
 fn any_ask() -> impl Strategy<Value = Ask> {
     let op = prop_oneof![Just(Op::Open), Just(Op::Close), Just(Op::Renew)];

@@ -1,5 +1,7 @@
 use super::*;
 use crate::crypto::sha256;
+use crate::frame::{Body, Segment};
+use crate::knock::{Knock, Listener, Outcome, Rates};
 use crate::text::PortError;
 use crate::time::ClockTrust;
 
@@ -32,14 +34,14 @@ pub(super) fn rates(all: u32, source: u32) -> Rates {
     Rates { all: all.try_into().unwrap(), source: source.try_into().unwrap() }
 }
 
-pub(super) fn decoder_with(rates: Rates) -> Decoder {
+pub(super) fn decoder_with(rates: Rates) -> Listener {
     let ClientIdentity { keys, psk, gate, .. } = identity();
     let client = ClientKeys { public: keys.public(), psk, freshness: Freshness::default() };
-    Decoder::new(server(), &gate, [client], rates, [9; 16], BUILT)
+    Listener::new(rates, [9; 16], BUILT).with_spa(server(), &gate, [client])
 }
 
 /// Without limits on the rate, for tests that send thousands of packets at one moment.
-pub(super) fn decoder() -> Decoder {
+pub(super) fn decoder() -> Listener {
     decoder_with(rates(u32::MAX, u32::MAX))
 }
 
@@ -48,7 +50,12 @@ fn address(text: &str) -> IpAddr {
 }
 
 pub(super) fn segment(payload: &[u8]) -> Segment<'_> {
-    Segment { source: address("192.0.2.7"), destination: address("198.51.100.1"), port: 62201, payload }
+    Segment {
+        source: address("192.0.2.7"),
+        destination: address("198.51.100.1"),
+        port: 62201,
+        body: Body::Datagram(payload),
+    }
 }
 
 fn segment_from<'a>(source: &str, payload: &'a [u8]) -> Segment<'a> {
@@ -89,8 +96,8 @@ fn plain_with(changes: &[(usize, u8)]) -> Vec<u8> {
 fn asked(changes: &[(usize, u8)]) -> Result<Ask, Fault> {
     match decoder().receive(&segment(&packet_of(&plain_with(changes))), now()) {
         Outcome::Knock(knock) => Ok(knock.ask),
-        Outcome::Refused { client, source, fault } => {
-            assert_eq!((client, source), (identity().keys.public(), address("192.0.2.7")));
+        Outcome::Refused { client, source, fault, .. } => {
+            assert_eq!((client, source), (identity().keys.public().into(), address("192.0.2.7")));
             Err(fault)
         }
         Outcome::Dropped(drop) => panic!("{drop:?}"),
@@ -124,7 +131,8 @@ fn a_knock_says_who_asks_from_where_and_for_what() {
     };
     let packet = seal(&asks, next_counter(NOON, None), &identity(), ephemeral(1), 64).unwrap();
     let expected = Knock {
-        client: identity().keys.public(),
+        client: identity().keys.public().into(),
+        method: Method::Spa,
         source: address("192.0.2.7"),
         counter: next_counter(NOON, None),
         mac1: *packet.last_chunk().unwrap(),
@@ -149,7 +157,8 @@ fn a_client_without_a_psk_has_one_of_zeros() {
     let client = ClientIdentity { psk: Secret::new([0; 32]), ..identity() };
     let keys =
         ClientKeys { public: client.keys.public(), psk: client.psk.clone(), freshness: Freshness::default() };
-    let mut decoder = Decoder::new(server(), &client.gate, [keys], Rates::default(), [9; 16], BUILT);
+    let mut decoder =
+        Listener::new(Rates::default(), [9; 16], BUILT).with_spa(server(), &client.gate, [keys]);
     let packet = seal(&ask(), NOON, &client, ephemeral(1), 64).unwrap();
     knock(decoder.receive(&segment(&packet), now()));
 }
@@ -285,8 +294,8 @@ fn a_profile_whose_key_is_of_small_order_lets_nobody_in() {
     let gate = identity().gate;
     let keys =
         ClientKeys { public: PublicKey([0; 32]), psk: Secret::new([0; 32]), freshness: Freshness::default() };
-    let mut decoder = Decoder::new(server(), &gate, [keys], Rates::default(), [9; 16], BUILT);
-    assert!(decoder.responder.shared(&PublicKey([0; 32])).is_none());
+    let mut decoder = Listener::new(Rates::default(), [9; 16], BUILT).with_spa(server(), &gate, [keys]);
+    assert!(server().agree(&PublicKey([0; 32])).is_none());
     assert_eq!(decoder.receive(&segment(&packet(0)), now()), Outcome::Dropped(Drop::UnknownClient));
 }
 

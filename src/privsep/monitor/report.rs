@@ -86,7 +86,7 @@ impl Monitor {
             duration: profile.duration,
             max_duration: profile.max_duration,
             connections: profile.connections,
-            fingerprint: profile.public_key.fingerprint(),
+            fingerprint: profile.fingerprint(),
             last_knock: self.desk.last_knocks.get(profile.name.as_str()).copied(),
         };
         self.config.profiles.iter().map(status).collect()

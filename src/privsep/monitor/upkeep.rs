@@ -126,8 +126,10 @@ fn brief(config: &Configuration, directories: &super::Directories) -> Brief {
 
 fn client(profile: &Profile) -> Client {
     Client {
+        id: profile.client(),
         public_key: profile.public_key,
         psk: profile.psk.clone(),
+        methods: profile.methods.clone(),
         max_age: profile.freshness.max_age,
         max_ahead: profile.freshness.max_ahead,
         rules: rules(profile),
@@ -139,7 +141,7 @@ fn client(profile: &Profile) -> Client {
 pub(super) fn limits(config: &Configuration) -> Limits {
     let limits = |profile: &Profile| ProfileLimits {
         name: profile.name.to_string(),
-        public_key: profile.public_key,
+        client: profile.client(),
         rules: rules(profile),
     };
     Limits::new(enabled(config).map(limits).collect())

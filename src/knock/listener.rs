@@ -1,0 +1,134 @@
+//! Segments in, knocks out: which decoder a segment is for, and the checks that all knocks share.
+//!
+//! A decoder is there only when a profile uses its method, and knows only the clients whose profiles list it: what is
+//! not listed cannot be knocked with.
+
+use std::time::Duration;
+
+use crate::crypto::{Gate, GateKey, KeyPair, Mac1};
+use crate::frame::{Body, Segment};
+use crate::time::{Now, Timestamp};
+
+use super::hash::Seeded;
+use super::replay::Marks;
+use super::turnstile::Turnstile;
+use super::{Authentic, Drop, Fault, Knock, MarkKey, Outcome, Rates, Target, spa};
+
+/// All that is listened to.
+///
+/// Memory is bounded by the number of clients, 4,096 remembered packets, 16,384 token buckets and what each decoder
+/// says of its own tables.
+pub struct Listener {
+    hash: Seeded,
+    turnstile: Turnstile,
+    marks: Marks,
+    spa: Option<spa::Decoder>,
+}
+
+impl Listener {
+    /// A listener without a decoder, that has heard nothing.
+    ///
+    /// - `seed`: 16 random bytes for its hash tables.
+    /// - `built`: when this program was built; a wall clock that shows less is not believed.
+    #[must_use]
+    pub fn new(rates: Rates, seed: [u8; 16], built: Timestamp) -> Self {
+        let hash = Seeded::new(seed);
+        Self { hash, turnstile: Turnstile::new(rates, hash), marks: Marks::new(built, hash), spa: None }
+    }
+
+    /// Listens to encrypted datagrams of these clients.
+    #[must_use]
+    pub fn with_spa(
+        mut self,
+        server: KeyPair,
+        gate: &GateKey,
+        clients: impl IntoIterator<Item = spa::ClientKeys>,
+    ) -> Self {
+        let gate = Gate::new(&server.public(), gate);
+        self.spa = Some(spa::Decoder::new(server, gate, clients, self.hash));
+        self
+    }
+
+    /// What a segment asks for, and of whom.
+    ///
+    /// A knock's counter is checked here and spent by [`spend`](Self::spend), which the caller must call before
+    /// the next segment, whatever the policy says. Only in quarantine is it spent here.
+    pub fn receive(&mut self, segment: &Segment<'_>, now: Now) -> Outcome {
+        match self.authenticate(segment, now) {
+            Err(drop) => Outcome::Dropped(drop),
+            Ok(authentic) => {
+                let (client, method) = (authentic.client, authentic.method);
+                match self.judge(authentic, segment, now) {
+                    Ok(knock) => Outcome::Knock(knock),
+                    Err(fault) => Outcome::Refused { client, method, source: segment.source, fault },
+                }
+            }
+        }
+    }
+
+    /// Everything that a stranger's packet can fail at.
+    fn authenticate(&mut self, segment: &Segment<'_>, now: Now) -> Result<Authentic, Drop> {
+        match segment.body {
+            Body::Datagram(payload) => {
+                let spa = self.spa.as_mut().ok_or(Drop::Method)?;
+                spa.receive(payload, segment.source, now, &mut self.turnstile)
+            }
+            Body::Syn(_) => Err(Drop::Method),
+        }
+    }
+
+    /// Source, counter, freshness, quarantine: what an authentic knock can fail at, whatever its format.
+    fn judge(&mut self, authentic: Authentic, segment: &Segment<'_>, now: Now) -> Result<Knock, Fault> {
+        let Authentic { client, method, freshness, mac1, request } = authentic;
+        let (source, (ask, counter)) = (segment.source, request?);
+        if let Target::SourceOnly(named) = ask.target {
+            if named != source {
+                return Err(Fault::SourceMismatch { named, source });
+            }
+        }
+        let knock = Knock { client, method, source, counter, mac1, ask };
+        self.marks.check(knock.mark(), counter, freshness, now)?;
+        Ok(knock)
+    }
+
+    /// Takes note that a knock was decided on, for or against: neither it nor an older one of its client is
+    /// good again.
+    pub fn spend(&mut self, knock: &Knock) {
+        self.marks.spend(knock.mark(), knock.counter);
+    }
+
+    /// Every last counter, to be stored. Those of clients whose profile is gone are among them.
+    pub fn marks(&self) -> impl Iterator<Item = (MarkKey, Timestamp)> + '_ {
+        self.marks.iter()
+    }
+
+    /// The last counter kept under this name.
+    #[must_use]
+    pub fn mark(&self, key: &MarkKey) -> Option<Timestamp> {
+        self.marks.get(key)
+    }
+
+    /// Whether every knock is refused at `uptime` (`CLOCK_BOOTTIME`), because marks were lost.
+    #[must_use]
+    pub fn is_quarantined(&self, uptime: Duration) -> bool {
+        self.marks.quarantined_until() > uptime
+    }
+
+    /// Takes stored counters over. A counter never goes back, so the order of several sources is no matter.
+    pub fn seed(&mut self, marks: impl IntoIterator<Item = (MarkKey, Timestamp)>) {
+        for (key, counter) in marks {
+            self.marks.spend(key, counter);
+        }
+    }
+
+    /// Takes a packet for one that was seen, so that its copies are dropped rather than logged as replays.
+    pub fn seed_ring(&mut self, mac1: Mac1) {
+        self.turnstile.note(mac1);
+    }
+
+    /// Refuses every knock until `uptime` (`CLOCK_BOOTTIME`), after the marks were lost. Never cut short by a
+    /// second call.
+    pub fn quarantine(&mut self, uptime: Duration) {
+        self.marks.quarantine(uptime);
+    }
+}
