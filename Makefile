@@ -19,6 +19,10 @@ test: ## everything: format, lints, all tests, both halves of the program, manua
 	tests/install-deps test
 	tests/all
 
+fuzz: ## every parser with what libFuzzer thinks of, for SECONDS=10 each
+	tests/install-deps test
+	tests/fuzz/run --seconds $(or $(SECONDS),10) --jobs 2
+
 bench: ## what a packet, a change of the firewall and a knock cost on this machine
 	tests/install-deps bench
 	tests/bench
@@ -36,4 +40,4 @@ install-deps: ## only installs what the targets above need
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help build demo test bench deb package-test install-deps clean
+.PHONY: help build demo test fuzz bench deb package-test install-deps clean

@@ -46,3 +46,8 @@ pub mod time;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+
+/// Ways into private parsers for `tests/fuzz`.
+#[cfg(all(feature = "fuzzing", feature = "daemon"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -43,6 +43,8 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     // The client: of the daemon it knows no more than what both sides must agree on.
     ("client", "config crypto enrol files knock text time"),
+    // For tests/fuzz alone, behind a feature of its own.
+    ("fuzzing", "config knock nft profile state"),
     // Above all; named by main alone.
     ("cli", "client clock config control crypto enrol files grant knock log privsep profile state text"),
     ("main", "cli"),

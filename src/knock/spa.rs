@@ -408,6 +408,15 @@ fn wanted(service: [u8; 4], count: u8, mut rest: &[u8]) -> Result<Wanted, Fault>
     }
 }
 
+/// What was taken from a plaintext, written again and taken again, is the same.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_plaintext(plain: &[u8]) {
+    if let Ok((ask, counter)) = decode(plain) {
+        let written = encode(&ask, counter, DEFAULT_PAYLOAD);
+        assert!(written.is_ok_and(|written| decode(&written) == Ok((ask, counter))), "{plain:?}");
+    }
+}
+
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

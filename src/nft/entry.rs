@@ -155,6 +155,20 @@ pub(super) fn parse_guard(element: &[u8]) -> Option<LiveGuard> {
     Some(LiveGuard { guard: Guarded { ports, closed, lifetime: parsed.left }, granted: parsed.timeout })
 }
 
+/// Reads bytes as an element of every kind, shape and family, and says how many of them it is.
+#[cfg(feature = "fuzzing")]
+pub(super) fn read_as_everything(element: &[u8]) -> usize {
+    let mut found = usize::from(parse_guard(element).is_some()) + usize::from(is_interval_end(element));
+    for kind in [Kind::Grants, Kind::Once, Kind::Ranges, Kind::OnceRanges] {
+        for shape in [Shape::Full, Shape::Port, Shape::Address] {
+            for family in [Family::V4, Family::V6] {
+                found += usize::from(Entry::parse(element, kind, shape, family).is_some());
+            }
+        }
+    }
+    found
+}
+
 /// The chain that a guarded port's packets go to.
 pub(super) fn chain(closed: Closed) -> &'static str {
     match closed {

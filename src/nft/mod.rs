@@ -176,6 +176,13 @@ impl fmt::Display for NoteError {
 
 impl std::error::Error for NoteError {}
 
+/// Reads a netlink datagram as every kind of element that the kernel lists, and says how many there are.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_datagram(datagram: &[u8]) -> usize {
+    let elements = |message: &wire::Received<'_>| entry::read_as_everything(message.body());
+    wire::Received::all(datagram).map(|message| elements(&message)).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -100,13 +100,18 @@ fn checksum(identity: &Identity, body: &[u8]) -> [u8; 8] {
 /// Reads the journal whole. One of another server key is as good as none.
 pub(super) fn read(place: &Place) -> Result<Contents, Unusable> {
     let bytes = super::read(&path(place)).map_err(|_| Unusable::Damaged)?.ok_or(Unusable::Absent)?;
+    decode(&bytes, &place.identity)
+}
+
+/// The bytes of a journal.
+pub(super) fn decode(bytes: &[u8], own: &Identity) -> Result<Contents, Unusable> {
     let (magic, rest) = bytes.split_first_chunk().ok_or(Unusable::Damaged)?;
     let (identity, rest) = rest.split_first_chunk().ok_or(Unusable::Damaged)?;
     let (until, records) = rest.split_first_chunk().ok_or(Unusable::Damaged)?;
     if *magic != MAGIC || records.len() % RECORD_LEN != 0 {
         return Err(Unusable::Damaged);
     }
-    if *identity != place.identity {
+    if identity != own {
         return Err(Unusable::Absent);
     }
     let mut contents = Contents {

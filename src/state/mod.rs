@@ -212,5 +212,13 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Reads bytes as a journal and as a snapshot, and says how many marks each holds.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_bytes(bytes: &[u8]) -> (Option<usize>, Option<usize>) {
+    let own = bytes.get(16..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
+    let journal = journal::decode(bytes, &own).ok().map(|contents| contents.marks.len());
+    (journal, snapshot::decode(bytes).map(|(_, contents)| contents.marks.len()))
+}
+
 #[cfg(test)]
 mod tests;

@@ -95,7 +95,7 @@ pub(super) fn read(place: &Place) -> Result<Contents, Unusable> {
     if identity == place.identity { Ok(contents) } else { Err(Unusable::Absent) }
 }
 
-fn decode(bytes: &[u8]) -> Option<(Identity, Contents)> {
+pub(super) fn decode(bytes: &[u8]) -> Option<(Identity, Contents)> {
     let (body, digest) = bytes.split_last_chunk::<32>()?;
     if *digest != <[u8; 32]>::from(Sha256::digest(body)) {
         return None;

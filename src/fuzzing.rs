@@ -1,0 +1,50 @@
+//! Ways into private parsers for `tests/fuzz`, so that nothing has to be public for its sake.
+#![forbid(unsafe_code)]
+
+use crate::config::{Freshness, Report, Services, Settings, Syntax};
+use crate::knock::spa;
+use crate::{nft, profile, state};
+
+/// Reads the text of `knockd-rs.toml`: every error as it is printed. `None` for text that is no TOML.
+#[must_use]
+pub fn settings(text: &str) -> Option<Vec<String>> {
+    let report = Report::new("knockd-rs.toml");
+    let read = Settings::read(text, &report);
+    read.map(|_| errors(report))
+}
+
+/// Reads the text of a profile, as TOML or as JSON: every error as it is printed. `None` when there was too little to
+/// go on with.
+#[must_use]
+pub fn profile(text: &str, json: bool) -> Option<Vec<String>> {
+    let report = Report::new("profiles.d/fuzz.toml");
+    let services = Services::new();
+    let server = profile::Server { services: Some(&services), freshness: Freshness::default() };
+    let syntax = if json { Syntax::Json } else { Syntax::Toml };
+    let read = profile::read("fuzz".parse().ok()?, text, syntax, server, &report);
+    read.map(|_| errors(report))
+}
+
+fn errors(report: Report) -> Vec<String> {
+    report.into_parts().0.iter().map(ToString::to_string).collect()
+}
+
+/// Reads bytes as a journal and as a snapshot of replay marks: how many each holds.
+#[must_use]
+pub fn marks(bytes: &[u8]) -> (Option<usize>, Option<usize>) {
+    state::read_bytes(bytes)
+}
+
+/// Reads a netlink datagram as elements of every kind: how many there are.
+#[must_use]
+pub fn netlink(datagram: &[u8]) -> usize {
+    nft::read_datagram(datagram)
+}
+
+/// Takes a plaintext of `spa` apart and checks that the request is what its encoder writes.
+///
+/// # Panics
+/// When a request that was taken has no form, or one that reads differently.
+pub fn spa_plaintext(plain: &[u8]) {
+    spa::check_plaintext(plain);
+}

@@ -1,0 +1,42 @@
+//! Packets as a stranger sends them, to a server that knows one client: never a knock, since the fuzzer has no key.
+#![no_main]
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use knockd_rs::crypto::{KeyPair, Secret};
+use knockd_rs::frame::{Link, parse};
+use knockd_rs::knock::spa::ClientKeys;
+use knockd_rs::knock::{Freshness, Listener, Outcome, Rates};
+use knockd_rs::time::{ClockTrust, Now, Timestamp};
+use libfuzzer_sys::fuzz_target;
+
+thread_local! {
+    static LISTENER: RefCell<(Listener, u64)> = RefCell::new((listener(), 0));
+}
+
+fn listener() -> Listener {
+    let client = ClientKeys {
+        public: KeyPair::from_seed([3; 32]).public(),
+        psk: Secret::new([4; 32]),
+        freshness: Freshness::default(),
+    };
+    Listener::new(Rates::default(), [9; 16], Timestamp::from_secs(1_700_000_000)).with_spa(
+        KeyPair::from_seed([1; 32]),
+        &Secret::new([2; 32]),
+        [client],
+    )
+}
+
+fuzz_target!(|packet: &[u8]| {
+    let Ok(segment) = parse(Link::RawIp, packet, packet.len()) else { return };
+    LISTENER.with_borrow_mut(|(listener, millis)| {
+        *millis += 1;
+        let now = Now {
+            wall: Timestamp::from_nanos(1_800_000_000_000_000_000 + *millis * 1_000_000),
+            uptime: Duration::from_millis(*millis),
+            trust: ClockTrust::Synchronised,
+        };
+        assert!(matches!(listener.receive(&segment, now), Outcome::Dropped(_)));
+    });
+});
