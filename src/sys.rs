@@ -1,4 +1,4 @@
-//! The `unsafe` that is left where no crate has a safe call: two system calls, each in one short function.
+//! The `unsafe` that is left where no crate has a safe call: a few system calls, each in one short function.
 //!
 //! `nft/elem.rs` is the only other file with `unsafe`. Capabilities, prctl and signals come from rustix.
 #![allow(unsafe_code, reason = "this file is where it lives")]
@@ -82,6 +82,29 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
     groups.truncate(usize::try_from(length).unwrap_or(0) / size_of::<u32>());
     Ok(groups)
+}
+
+/// Sets the largest segment that a TCP socket offers, in bytes (`TCP_MAXSEG`, `tcp(7)`): what a route of that size makes
+/// the kernel offer.
+///
+/// # Errors
+/// What `setsockopt(2)` answered.
+#[cfg(feature = "client")]
+pub(crate) fn set_segment_size(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the kernel reads `length` bytes from `value`, an integer of that size, and keeps nothing; the socket is
+    // open, borrowed.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MAXSEG,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A library's descriptor, borrowed for as long as the library's own object is.

@@ -724,6 +724,7 @@ fn an_added_profile_loads_as_it_was_meant_and_can_be_removed() {
         max_duration: Some(Span::from_secs(600)),
         connections: Uses::Many,
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+        methods: Vec::new(),
     };
     let path = profile::write_profile(etc.path(), &name, &new, &settings).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
@@ -757,6 +758,7 @@ fn a_profile_that_would_be_refused_is_not_written() {
         max_duration: None,
         connections: Uses::Once,
         other_addresses: Vec::new(),
+        methods: Vec::new(),
     };
     let settings = etc.load().unwrap().settings;
     let error = profile::write_profile(etc.path(), &"laptop".parse().unwrap(), &new, &settings).unwrap_err();

@@ -42,7 +42,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "capture clock config control crypto files frame grant knock log nft notify policy profile state sys text time",
     ),
     // The client: of the daemon it knows no more than what both sides must agree on.
-    ("client", "config crypto enrol files knock text time"),
+    ("client", "config crypto enrol files frame knock sys text time"),
     // For tests/fuzz alone, behind a feature of its own.
     ("fuzzing", "config knock nft profile state"),
     // Above all; named by main alone.

@@ -8,14 +8,14 @@ use clap::Args;
 
 use super::Failure;
 use super::exit::{print, warn};
-use crate::client::knock::{Knocker, Opened, StillClosed};
+use crate::client::knock::{Knocker, Opened, StillClosed, Way};
 use crate::client::store::{Dirs, load_server, save_server};
 use crate::clock;
 use crate::config::ConfigError;
 use crate::crypto::{KeyPair, Secret};
 use crate::enrol::{Access, Enrolment, Host, load_bundle};
 use crate::files::{self, Existing, FileFault, Private};
-use crate::knock::{Ask, MAX_ENTRIES, Op, Target, Wanted, service_tag};
+use crate::knock::{Ask, MAX_ENTRIES, Method, Op, Target, Wanted, service_tag};
 use crate::profile::Opens;
 use crate::text::{PortRange, Protocol, ServerName, Span};
 
@@ -29,7 +29,8 @@ Examples:
   knockd-rs knock myserver                      open what the profile opens
   knockd-rs knock myserver tcp/22 --for 5m      one port, for five minutes
   knockd-rs knock myserver -- ssh myserver      knock, then run a command
-  knockd-rs knock myserver --close              end this client's grants now")]
+  knockd-rs knock myserver --close              end this client's grants now
+  knockd-rs knock myserver ssh --syn            by one SYN, where UDP does not get through")]
 pub(super) struct Knock {
     /// The server, by the name under which it was imported.
     server: ServerName,
@@ -51,6 +52,9 @@ pub(super) struct Knock {
     /// End this client's grants instead of opening.
     #[arg(long, conflicts_with_all = ["duration", "many", "wait"])]
     close: bool,
+    /// Knock by one TCP SYN instead of a datagram; needs CAP_NET_RAW.
+    #[arg(long, conflicts_with_all = ["duration", "many", "address", "pin", "close"])]
+    syn: bool,
     /// Try the TCP port until it opens; the default for a single one.
     #[arg(long, conflicts_with = "no_wait")]
     wait: bool,
@@ -77,6 +81,7 @@ impl Knock {
         let mut knocker = Knocker::new(&dirs, &self.server, &enrolment, clock::wall)
             .map_err(|error| Failure::Failed(error.to_string()))?;
         knocker.pinned = self.pin;
+        knocker.way = self.way(&enrolment.access)?;
         let outcome = match self.port_to_try(&ports)? {
             Some(port) => self.knock_and_wait(&mut knocker, &ask, port),
             None => self.knock_only(&mut knocker, &ask),
@@ -86,6 +91,22 @@ impl Knock {
         }
         outcome?;
         self.run_command()
+    }
+
+    /// How to knock; the server would ignore a way that the profile does not list.
+    fn way(&self, access: &Access) -> Result<Way, Failure> {
+        let (way, method) = if self.syn { (Way::Syn, Method::Syn) } else { (Way::Spa, Method::Spa) };
+        if access.methods.contains(&method) {
+            return Ok(way);
+        }
+        let listed: Vec<String> = access.methods.iter().map(ToString::to_string).collect();
+        Err(Failure::Usage(format!(
+            "{} does not take knocks by {method} from this client, only by {}; the profile's `methods` on the server \
+             say which, and `methods` in {}.toml what this client knows of it",
+            self.server,
+            listed.join(", "),
+            self.server
+        )))
     }
 
     /// What goes into the packet, and the ports that this means.
@@ -118,7 +139,8 @@ impl Knock {
         Ask {
             op: if self.close { Op::Close } else { Op::Open },
             target: self.address.map_or(Target::Source, Target::Address),
-            single: !self.many,
+            // A SYN cannot ask for one connection, and gets what the profile gives.
+            single: !self.many && !self.syn,
             duration: self.duration,
             ports,
         }
@@ -151,10 +173,11 @@ impl Knock {
 
     fn knock_and_wait(&self, knocker: &mut Knocker<'_>, ask: &Ask, port: u16) -> Result<(), Failure> {
         self.say(&format!(
-            "knocking at {} ({}), UDP port {}",
+            "knocking at {} ({}), {} port {}",
             self.server,
             self.addresses(knocker),
-            self.udp_port(knocker)
+            self.transport(),
+            self.knock_port(knocker)
         ));
         let waited = knocker
             .knock_and_wait(ask, port, self.timeout.duration())
@@ -177,16 +200,22 @@ impl Knock {
         } else {
             "there was no answer at all"
         };
+        let way = if self.syn {
+            "a firewall on the way that rewrites sequence numbers or takes timestamps out of TCP; spa does not mind"
+                .to_owned()
+        } else {
+            format!("a firewall on the way that drops UDP port {}", self.knock_port(knocker))
+        };
+        let clock = if self.syn { "half a minute" } else { "minutes" };
         format!(
             "tcp/{port} at {} did not open within {}; {answer}. What to check:\n  \
              on the server, `knockd-rs status` and `journalctl -u knockd-rs`: a knock that arrived and was refused is \
              named there with its reason\n  \
-             a firewall on the way that drops UDP port {}\n  \
-             this machine's clock, which says {} seconds since 1970: it must be within minutes of the server's\n  \
-             NAT that sends UDP and TCP from different addresses",
+             {way}\n  \
+             this machine's clock, which says {} seconds since 1970: it must be within {clock} of the server's\n  \
+             NAT that sends knock and connection from different addresses",
             self.server,
             self.timeout,
-            self.udp_port(knocker),
             clock::wall().as_secs(),
         )
     }
@@ -195,7 +224,11 @@ impl Knock {
         knocker.addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    fn udp_port(&self, knocker: &Knocker<'_>) -> u16 {
+    fn transport(&self) -> &'static str {
+        if self.syn { "TCP" } else { "UDP" }
+    }
+
+    fn knock_port(&self, knocker: &Knocker<'_>) -> u16 {
         knocker.addresses.first().map_or(0, std::net::SocketAddr::port)
     }
 

@@ -11,7 +11,7 @@ use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
 use crate::enrol::{Access, Bundle, Host, save_bundle};
 use crate::grant::Uses;
-use crate::profile::{NewProfile, Opens, remove_profile, write_profile};
+use crate::profile::{Method, NewProfile, Opens, remove_profile, write_profile};
 use crate::text::{Network, ProfileName, ServerName, Span};
 
 /// The clients that may knock at this server.
@@ -71,6 +71,9 @@ pub(super) struct Add {
     /// Let the client open for addresses in this network besides its own. Again for more.
     #[arg(long, value_name = "NETWORK")]
     other_address: Vec<Network>,
+    /// How the client may knock: spa (the default), syn. Again for more.
+    #[arg(long, value_name = "METHOD")]
+    method: Vec<Method>,
     /// Leave out the pre-shared key, the hedge against quantum computers.
     #[arg(long)]
     no_psk: bool,
@@ -108,6 +111,7 @@ impl Add {
             max_duration: self.max_duration,
             connections: if self.many { Uses::Many } else { Uses::Once },
             other_addresses: self.other_address.clone(),
+            methods: self.method.clone(),
         };
         let path = write_profile(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use super::store::{Dirs, make_private_dir};
 use crate::files::{self, FileError, FileFault};
 use crate::knock::spa::next_counter;
+use crate::knock::syn::Slot;
 use crate::text::ServerName;
 use crate::time::Timestamp;
 
@@ -56,11 +58,55 @@ impl fmt::Display for Oddity {
 /// # Errors
 /// [`FileError`] when the file cannot be read, written, or locked within five seconds.
 pub fn take(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Counter, FileError> {
-    make_private_dir(&dirs.state)?;
     let path = dirs.counter_file(server);
-    let fault = |fault: FileFault| FileError { path: path.clone(), fault };
+    let next = |stored: Stored| {
+        let (last, warning) = match stored {
+            Stored::Nothing => (Timestamp::default(), None),
+            Stored::Last(last) => (last, None),
+            Stored::Garbage => (Timestamp::default(), Some(Oddity::Unreadable(path.display().to_string()))),
+        };
+        let ahead = last.since(now);
+        let counter = if ahead > FAR_AHEAD {
+            Counter { value: next_counter(now, None), warning: Some(Oddity::Ahead(ahead)) }
+        } else {
+            Counter { value: next_counter(now, Some(last)), warning }
+        };
+        (Some(counter.value), counter)
+    };
+    advance(dirs, &path, next)
+}
+
+/// Takes the next slot for a SYN to `server`, likewise. The inner error is how long to wait for one.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_slot(
+    dirs: &Dirs,
+    server: &ServerName,
+    now: Timestamp,
+) -> Result<Result<Slot, Duration>, FileError> {
+    let next = |stored: Stored| {
+        let last = match stored {
+            Stored::Last(last) => Some(Slot::of(last)),
+            Stored::Nothing | Stored::Garbage => None,
+        };
+        let slot = Slot::next(now, last);
+        (slot.ok().map(Slot::counter), slot)
+    };
+    advance(dirs, &dirs.slot_file(server), next)
+}
+
+/// Hands what the file holds to `next`, and writes down what that returns first, if anything: all of it under a lock,
+/// and on disk before this returns.
+fn advance<T>(
+    dirs: &Dirs,
+    path: &Path,
+    next: impl FnOnce(Stored) -> (Option<Timestamp>, T),
+) -> Result<T, FileError> {
+    make_private_dir(&dirs.state)?;
+    let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| fault(errno.into()))?;
+    let file = fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| fault(errno.into()))?;
     let stat = fs::fstat(&file).map_err(|errno| fault(errno.into()))?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
         return Err(fault(FileFault::Kind { found: "something else", wanted: "a file" }));
@@ -71,25 +117,16 @@ pub fn take(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Counter,
     }
     let file = File::from(file);
     lock(&file).map_err(fault)?;
-    let (last, unreadable) = match stored(&file).map_err(|error| fault(error.into()))? {
-        Stored::Nothing => (Timestamp::default(), None),
-        Stored::Last(last) => (last, None),
-        Stored::Garbage => (Timestamp::default(), Some(Oddity::Unreadable(path.display().to_string()))),
-    };
-    let ahead = last.since(now);
-    let counter = if ahead > FAR_AHEAD {
-        Counter { value: next_counter(now, None), warning: Some(Oddity::Ahead(ahead)) }
-    } else {
-        Counter { value: next_counter(now, Some(last)), warning: unreadable }
-    };
+    let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
+    let Some(number) = number else { return Ok(taken) };
     // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
-    let line = format!("{:0width$}\n", counter.value.as_nanos(), width = DIGITS);
+    let line = format!("{:0width$}\n", number.as_nanos(), width = DIGITS);
     file.write_all_at(line.as_bytes(), 0)
         .and_then(|()| file.set_len(u64::try_from(line.len()).unwrap_or(0)))
         .and_then(|()| file.sync_all())
         .and_then(|()| files::sync_dir(&dirs.state))
         .map_err(|error| fault(error.into()))?;
-    Ok(counter)
+    Ok(taken)
 }
 
 enum Stored {
@@ -234,6 +271,19 @@ mod tests {
             error.what(),
             format!("mode 0666 lets other users change it; run: chmod 0600 {}", path.display())
         );
+    }
+
+    #[test]
+    fn slots_are_taken_one_after_the_other_until_there_are_none_that_the_server_knows() {
+        let home = home();
+        let take = |now| take_slot(&home.0, &"home".parse().unwrap(), now).unwrap();
+        let slots: Vec<Slot> = (0..8).map(|_| take(NOW).unwrap()).collect();
+        assert!(slots.is_sorted() && slots.first() == Some(&Slot::of(NOW)));
+        assert_eq!(take(NOW), Err(Duration::from_secs(30)));
+        let later = NOW.saturating_add(Duration::from_secs(30));
+        assert_eq!(take(later), Ok(Slot { step: Slot::of(later).step + 1, slot: 0 }));
+        // Apart from the counter of datagrams.
+        assert_eq!(taken(&home, NOW).warning, None);
     }
 
     #[test]

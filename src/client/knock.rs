@@ -46,12 +46,19 @@ pub enum Way {
     /// One encrypted datagram.
     #[default]
     Spa,
+    /// One SYN.
+    Syn,
 }
 
 /// One knock at each address, ready to be sent.
 pub(super) trait Salvo {
     /// When the first packet and its copies are due, if any are sent.
     fn copies(&self, pace: Pace) -> &'static [Duration];
+
+    /// How long to wait for an effect before another knock with a new counter.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 
     /// Sends one copy.
     ///
@@ -69,6 +76,29 @@ pub(super) trait Salvo {
             std::thread::sleep(at.saturating_sub(started.elapsed()));
             self.send()?;
         }
+        std::thread::sleep(self.settling());
+        Ok(())
+    }
+
+    /// How long after the last copy the grant may take to be there; what the user does next comes after that.
+    fn settling(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// No knock, for so long.
+struct Silence(Duration);
+
+impl Salvo for Silence {
+    fn copies(&self, _pace: Pace) -> &'static [Duration] {
+        &[]
+    }
+
+    fn patience(&self) -> Duration {
+        self.0
+    }
+
+    fn send(&mut self) -> Result<(), KnockError> {
         Ok(())
     }
 }
@@ -152,17 +182,22 @@ impl<'a> Knocker<'a> {
         let started = Instant::now();
         let targets: Vec<SocketAddr> =
             self.addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
-        let mut refused = false;
+        let (mut refused, mut knocked) = (false, false);
         while started.elapsed() < timeout {
-            let mut salvo = self.salvo(ask, &self.addresses.clone())?;
-            let patience = PATIENCE.min(timeout.saturating_sub(started.elapsed()));
+            let mut salvo = match self.salvo(ask, &self.addresses.clone()) {
+                // Nothing more can be said for now; what was said may still arrive.
+                Err(KnockError::TooOften(wait)) if knocked => Box::new(Silence(wait)),
+                other => other?,
+            };
+            knocked = true;
+            let patience = salvo.patience().min(timeout.saturating_sub(started.elapsed()));
             let mut tries = Tries::new(&targets);
             if let Some(address) = watch(&mut *salvo, &mut tries, patience)? {
                 let after = started.elapsed();
-                let knocked: Vec<SocketAddr> =
+                let there: Vec<SocketAddr> =
                     self.addresses.iter().filter(|known| known.ip() == address.ip()).copied().collect();
                 drop(tries);
-                self.salvo(ask, &knocked)?.send_all(Pace::Quick)?;
+                self.salvo(ask, &there)?.send_all(Pace::Quick)?;
                 return Ok(Ok(Opened { address, after }));
             }
             refused = tries.was_refused();
@@ -174,6 +209,7 @@ impl<'a> Knocker<'a> {
     fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
         match self.way {
             Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
+            Way::Syn => Ok(Box::new(self.syns(ask, addresses)?)),
         }
     }
 }
@@ -239,6 +275,16 @@ pub enum KnockError {
     Try(io::Error),
     /// The kernel gave no random numbers.
     Random,
+    /// The server's public key is one of the few that share no secret with anybody.
+    ServerKey,
+    /// The request has more in it than a SYN can carry.
+    Unsayable,
+    /// This process may not send packets of its own making.
+    NoRawSocket,
+    /// This kernel sends no timestamps.
+    NoTimestamps,
+    /// All codes that the server knows by now were used; carries how long to wait.
+    TooOften(Duration),
 }
 
 impl fmt::Display for KnockError {
@@ -253,6 +299,24 @@ impl fmt::Display for KnockError {
             Self::Seal(error) => write!(f, "{error}"),
             Self::Try(error) => write!(f, "the port cannot be tried: {error}"),
             Self::Random => f.write_str("the kernel gives no random numbers"),
+            Self::ServerKey => SealError::ServerKey.fmt(f),
+            Self::Unsayable => f.write_str(
+                "a SYN can ask for one service, or for everything that the profile opens, from this machine's own \
+                 address; for ports, a duration, another address or an end use spa",
+            ),
+            Self::NoRawSocket => f.write_str(
+                "a SYN of one's own making takes the capability CAP_NET_RAW; run this as root, or give the program \
+                 the capability with: setcap cap_net_raw+ep $(command -v knockd-rs); spa needs neither",
+            ),
+            Self::NoTimestamps => f.write_str(
+                "this kernel sends no TCP timestamps, where half of the code goes; switch them on with: \
+                 sysctl net.ipv4.tcp_timestamps=1; or use spa",
+            ),
+            Self::TooOften(wait) => write!(
+                f,
+                "all codes of this half minute are used up; knock again in {} s, or use spa",
+                wait.as_secs() + 1
+            ),
         }
     }
 }

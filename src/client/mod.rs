@@ -4,4 +4,5 @@ pub mod counter;
 mod datagram;
 pub mod knock;
 pub mod store;
+mod syn;
 mod try_port;

@@ -17,7 +17,7 @@ use crate::text::ServerName;
 pub struct Dirs {
     /// For `SERVER.toml`.
     pub config: PathBuf,
-    /// For `SERVER.counter`.
+    /// For `SERVER.counter` and `SERVER.syn`.
     pub state: PathBuf,
 }
 
@@ -44,6 +44,12 @@ impl Dirs {
     #[must_use]
     pub fn counter_file(&self, server: &ServerName) -> PathBuf {
         self.state.join(format!("{server}.counter"))
+    }
+
+    /// The file with the last slot of a SYN sent to a server.
+    #[must_use]
+    pub fn slot_file(&self, server: &ServerName) -> PathBuf {
+        self.state.join(format!("{server}.syn"))
     }
 }
 

@@ -11,7 +11,6 @@ mod secret;
 
 pub use gate::{Gate, GateKey, MAC1_LEN, Mac1};
 pub use hash::derive;
-#[allow(unused_imports, reason = "for the formats that are coming")]
 pub(crate) use hash::{Keyed, code, keyed, sha256};
 pub use keys::{KeyPair, PublicKey};
 pub use noise::Psk;

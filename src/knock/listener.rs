@@ -12,7 +12,7 @@ use crate::time::{Now, Timestamp};
 use super::hash::Seeded;
 use super::replay::Marks;
 use super::turnstile::Turnstile;
-use super::{Authentic, Drop, Fault, Knock, MarkKey, Outcome, Rates, Target, spa};
+use super::{Authentic, Drop, Fault, Knock, MarkKey, Outcome, Rates, Target, spa, syn};
 
 /// All that is listened to.
 ///
@@ -23,6 +23,8 @@ pub struct Listener {
     turnstile: Turnstile,
     marks: Marks,
     spa: Option<spa::Decoder>,
+    /// With the port that it is for.
+    syn: Option<(u16, syn::Decoder)>,
 }
 
 impl Listener {
@@ -33,7 +35,13 @@ impl Listener {
     #[must_use]
     pub fn new(rates: Rates, seed: [u8; 16], built: Timestamp) -> Self {
         let hash = Seeded::new(seed);
-        Self { hash, turnstile: Turnstile::new(rates, hash), marks: Marks::new(built, hash), spa: None }
+        Self {
+            hash,
+            turnstile: Turnstile::new(rates, hash),
+            marks: Marks::new(built, hash),
+            spa: None,
+            syn: None,
+        }
     }
 
     /// Listens to encrypted datagrams of these clients.
@@ -47,6 +55,27 @@ impl Listener {
         let gate = Gate::new(&server.public(), gate);
         self.spa = Some(spa::Decoder::new(server, gate, clients, self.hash));
         self
+    }
+
+    /// Listens to SYNs to `port` that carry codes of these clients. What is heard before the tables of
+    /// [`missing_steps`](Self::missing_steps) are installed is unknown.
+    #[must_use]
+    pub fn with_syn(mut self, port: u16, members: &[syn::Member]) -> Self {
+        self.syn = Some((port, syn::Decoder::new(members, self.hash)));
+        self
+    }
+
+    /// The steps whose codes are needed now and not there.
+    #[must_use]
+    pub fn missing_steps(&self, now: Timestamp) -> Vec<u64> {
+        self.syn.as_ref().map_or_else(Vec::new, |(_, decoder)| decoder.missing(now))
+    }
+
+    /// Takes over the codes of a step, made from the same clients in the same order.
+    pub fn install(&mut self, table: syn::Table, now: Timestamp) {
+        if let Some((_, decoder)) = &mut self.syn {
+            decoder.install(table, now);
+        }
     }
 
     /// What a segment asks for, and of whom.
@@ -73,7 +102,10 @@ impl Listener {
                 let spa = self.spa.as_mut().ok_or(Drop::Method)?;
                 spa.receive(payload, segment.source, now, &mut self.turnstile)
             }
-            Body::Syn(_) => Err(Drop::Method),
+            Body::Syn(fields) => match &mut self.syn {
+                Some((port, decoder)) if *port == segment.port => decoder.receive(fields, now.wall),
+                _ => Err(Drop::Method),
+            },
         }
     }
 

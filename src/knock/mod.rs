@@ -13,6 +13,7 @@ mod method;
 mod replay;
 mod ring;
 pub mod spa;
+pub mod syn;
 mod turnstile;
 
 use std::net::IpAddr;
@@ -186,12 +187,22 @@ pub enum Drop {
     Key,
     /// Sealed by a key that no profile has.
     UnknownClient,
+    /// A SYN that carries no code which is good now.
+    Code,
 }
 
 impl Drop {
     /// Every reason; a reason's place here is its [`index`](Self::index).
-    pub const ALL: [Self; 7] =
-        [Self::Method, Self::Length, Self::Mac, Self::Repeat, Self::Budget, Self::Key, Self::UnknownClient];
+    pub const ALL: [Self; 8] = [
+        Self::Method,
+        Self::Length,
+        Self::Mac,
+        Self::Repeat,
+        Self::Budget,
+        Self::Key,
+        Self::UnknownClient,
+        Self::Code,
+    ];
 
     /// A number below `ALL.len()`, for an array of counters.
     #[must_use]
@@ -210,6 +221,7 @@ impl Drop {
             Self::Budget => "budget",
             Self::Key => "key",
             Self::UnknownClient => "unknown-client",
+            Self::Code => "code",
         }
     }
 }

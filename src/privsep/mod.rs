@@ -13,6 +13,7 @@
 //! opens libpcap while it still may, then gives everything up. The monitor admits each request by its own limits; a
 //! request outside them ends the worker and the service.
 
+mod almanac;
 mod brief;
 pub mod capabilities;
 mod channel;

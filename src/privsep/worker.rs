@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::almanac::Almanac;
 use super::brief::{Brief, Client};
 use super::channel::ToMonitor;
 use super::confine::Landlock;
@@ -21,9 +22,11 @@ use crate::crypto::KeyPair;
 use crate::frame;
 use crate::grant::{ProfileIndex, Request};
 use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
+use crate::knock::syn;
 use crate::knock::{ClientId, Fault, Freshness, Knock, Listener, MarkKey, Method, Outcome, Rates};
 use crate::policy::{Rules, decide};
 use crate::state::{Mark, Place, State};
+use crate::text::{PortRange, Protocol};
 use crate::time::{ClockTrust, Now};
 
 /// How many frames are taken between two looks at the monitor's orders.
@@ -76,6 +79,9 @@ fn filter(brief: &Brief) -> Filter {
     if brief.uses(Method::Spa) {
         filter = filter.datagrams(brief.port, len(MIN_LEN)..=len(MAX_LEN), len(PAYLOAD_STEP));
     }
+    if let (true, Ok(port)) = (brief.uses(Method::Syn), PortRange::single(Protocol::Tcp, brief.port)) {
+        filter = filter.ports(port);
+    }
     filter
 }
 
@@ -102,6 +108,8 @@ struct Worker<'a> {
     channel: &'a ToMonitor,
     capture: Confined,
     listener: Listener,
+    /// Where the codes of SYNs come from, if any client knocks with them.
+    almanac: Option<Almanac>,
     known: HashMap<ClientId, Known>,
     state: State,
     clocks: Clocks,
@@ -124,7 +132,12 @@ impl<'a> Worker<'a> {
             identity: server.public().identity(),
         };
         let (state, recovered) = State::open(place, clock::uptime(), brief.quarantine.duration())?;
-        let mut listener = listener(server, &brief)?;
+        let mut listener = listener(server.clone(), &brief)?;
+        let members: Vec<_> = brief.using(Method::Syn).filter_map(member).collect();
+        let almanac = match members.is_empty() {
+            true => None,
+            false => Some(Almanac::start(server, members, &mut listener)?),
+        };
         listener.seed(recovered.marks);
         recovered.recent.into_iter().for_each(|mac1| listener.seed_ring(mac1));
         if let Some((until, _)) = recovered.quarantine {
@@ -139,6 +152,7 @@ impl<'a> Worker<'a> {
             channel,
             capture,
             listener,
+            almanac,
             known,
             state,
             clocks: Clocks::new(brief.clock),
@@ -227,6 +241,9 @@ impl<'a> Worker<'a> {
     fn take_frames(&mut self, limit: usize) -> io::Result<End> {
         for _ in 0..limit {
             let now = self.clocks.read();
+            if let Some(almanac) = &mut self.almanac {
+                almanac.turn(&mut self.listener, now.wall);
+            }
             let seen = match self.capture.next_frame() {
                 Ok(Some(frame)) => see(&frame, &self.filter, now, &mut self.listener, &mut self.counters),
                 Ok(None) => return Ok(self.end_of_file()),
@@ -342,7 +359,20 @@ fn listener(server: KeyPair, brief: &Brief) -> io::Result<Listener> {
         listener =
             listener.with_spa(server, &brief.gate_key, brief.using(Method::Spa).filter_map(client_keys));
     }
+    let members: Vec<_> = brief.using(Method::Syn).filter_map(member).collect();
+    if !members.is_empty() {
+        listener = listener.with_syn(brief.port, &members);
+    }
     Ok(listener)
+}
+
+fn member(client: &Client) -> Option<syn::Member> {
+    Some(syn::Member {
+        client: client.id,
+        public: client.public_key?,
+        psk: client.psk.clone(),
+        services: client.rules.services.keys().copied().collect(),
+    })
 }
 
 fn client_keys(client: &Client) -> Option<ClientKeys> {

@@ -31,6 +31,8 @@ pub struct NewProfile {
     pub connections: Uses,
     /// For which other addresses it may ask.
     pub other_addresses: Vec<Network>,
+    /// How it may knock; none for the default.
+    pub methods: Vec<Method>,
 }
 
 impl NewProfile {
@@ -43,8 +45,11 @@ impl NewProfile {
             span("duration", self.duration, DEFAULT_DURATION),
             span("max_duration", self.max_duration, longest),
         ];
-        let rest =
-            format!("#max_grants = {DEFAULT_GRANTS}\n#enabled = true\n#methods = [\"{}\"]", Method::Spa);
+        let methods = match self.methods.as_slice() {
+            [] => format!("#methods = {}", list(&[Method::Spa])),
+            methods => format!("methods = {}", list(methods)),
+        };
+        let rest = format!("#max_grants = {DEFAULT_GRANTS}\n#enabled = true\n{methods}");
         let entries = [
             (PUBLIC_KEY, format!("public_key = \"{}\"", self.public_key)),
             (OPEN, format!("open = {open}")),

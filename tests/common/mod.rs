@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use daemon::{Daemon, Launch, is_gone};
-pub use packets::{Ear, Sealer};
+pub use packets::{Ear, Raw, Sealer, Tap};
 pub use probe::{Answer, Echo, Siege, attempt, is_ready, udp_answers};
 
 /// The program under test.

@@ -1,8 +1,13 @@
-//! Knocks as bytes: heard on the server, sealed without the client's pauses, sent again.
+//! Knocks as bytes: heard on the server, made without the client's pauses, sent again.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, eth, ipproto, recv, sendto, socket_with,
+};
 
 use knockd_rs::client::store::{Dirs, load_server};
 use knockd_rs::clock;
@@ -87,6 +92,52 @@ impl Sealer {
         let mut random = [0; 32];
         getrandom::fill(&mut random).unwrap();
         seal(&ask, counter, &self.identity, Secret::new(random), DEFAULT_PAYLOAD).unwrap()
+    }
+}
+
+/// Sees every IP packet of a namespace, coming and going.
+pub struct Tap(OwnedFd);
+
+impl Tap {
+    /// Taps the namespace of this thread.
+    pub fn open() -> Self {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Self(socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, Some(eth::ALL)).unwrap())
+    }
+
+    /// The TCP segments that came or went since the last call, each with its IP header, after a moment for the last.
+    pub fn tcp(&self) -> Vec<Vec<u8>> {
+        std::thread::sleep(Duration::from_millis(100));
+        let mut packets = Vec::new();
+        let mut buffer = vec![0; 2048];
+        while let Ok((len, _)) = recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty()) {
+            let packet = &buffer[..len];
+            let transport = match packet[0] >> 4 {
+                4 => packet[9],
+                6 => packet[6],
+                _ => 0,
+            };
+            if transport == 6 {
+                packets.push(packet.to_vec());
+            }
+        }
+        packets
+    }
+}
+
+/// Sends whole IP packets, from the namespace of the thread that made it.
+pub struct Raw(OwnedFd, IpAddr);
+
+impl Raw {
+    /// For packets to this address.
+    pub fn open(to: IpAddr) -> Self {
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        Self(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW)).unwrap(), to)
+    }
+
+    /// Sends one.
+    pub fn send(&self, packet: &[u8]) {
+        sendto(&self.0, packet, SendFlags::empty(), &SocketAddr::new(self.1, 0)).unwrap();
     }
 }
 

@@ -24,3 +24,4 @@ mod reload;
 mod replay;
 mod rules;
 mod state;
+mod syn;
