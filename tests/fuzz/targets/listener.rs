@@ -7,6 +7,7 @@ use std::time::Duration;
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Link, parse};
 use knockd_rs::knock::spa::ClientKeys;
+use knockd_rs::knock::syn::{Book, Member};
 use knockd_rs::knock::{Freshness, Listener, Outcome, Rates};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 use libfuzzer_sys::fuzz_target;
@@ -16,27 +17,28 @@ thread_local! {
 }
 
 fn listener() -> Listener {
-    let client = ClientKeys {
-        public: KeyPair::from_seed([3; 32]).public(),
-        psk: Secret::new([4; 32]),
-        freshness: Freshness::default(),
-    };
-    Listener::new(Rates::default(), [9; 16], Timestamp::from_secs(1_700_000_000)).with_spa(
-        KeyPair::from_seed([1; 32]),
-        &Secret::new([2; 32]),
-        [client],
-    )
+    let (server, public) = (KeyPair::from_seed([1; 32]), KeyPair::from_seed([3; 32]).public());
+    let client = ClientKeys { public, psk: Secret::new([4; 32]), freshness: Freshness::default() };
+    let member = Member { client: public.into(), public, psk: Secret::new([4; 32]), services: Vec::new() };
+    let book = Book::new(&server, std::slice::from_ref(&member));
+    let mut listener = Listener::new(Rates::default(), [9; 16], Timestamp::from_secs(1_700_000_000))
+        .with_spa(server, &Secret::new([2; 32]), [client])
+        .with_syn(62201, &[member]);
+    for step in listener.missing_steps(START) {
+        listener.install(book.table(step), START);
+    }
+    listener
 }
+
+/// The clock stands, so that the codes of SYNs stay good however long this runs.
+const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fuzz_target!(|packet: &[u8]| {
     let Ok(segment) = parse(Link::RawIp, packet, packet.len()) else { return };
     LISTENER.with_borrow_mut(|(listener, millis)| {
         *millis += 1;
-        let now = Now {
-            wall: Timestamp::from_nanos(1_800_000_000_000_000_000 + *millis * 1_000_000),
-            uptime: Duration::from_millis(*millis),
-            trust: ClockTrust::Synchronised,
-        };
+        let now =
+            Now { wall: START, uptime: Duration::from_millis(*millis), trust: ClockTrust::Synchronised };
         assert!(matches!(listener.receive(&segment, now), Outcome::Dropped(_)));
     });
 });
