@@ -177,6 +177,43 @@ impl Refused {
             Self::NotSyn => "not-syn",
         }
     }
+
+    /// What it means, and what to do, for whoever looks for a knock that did not work.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Truncated => {
+                "longer on the wire than what was captured; record whole packets: tcpdump -s 0"
+            }
+            Self::Link => {
+                "the link-layer header is cut short, or of another form than the file says; record it anew"
+            }
+            Self::Tags => "more than two VLAN tags, or one that is cut short; a knock may carry two at most",
+            Self::NotIp => "neither IPv4 nor IPv6; nothing to do",
+            Self::Header => {
+                "the IP header contradicts itself or the length of the packet; it was damaged on the way"
+            }
+            Self::Fragment => {
+                "a fragment of an IP packet; a knock must come in one piece, so raise the MTU on its way"
+            }
+            Self::Extension => "an IPv6 extension header that is not read; let the client send without it",
+            Self::Source => "a source address that no host has; nothing could be opened for it",
+            Self::Transport => "another transport than UDP and TCP; nothing to do",
+            Self::UdpLength => "the UDP length is not that of the packet; it was damaged on the way",
+            Self::TcpHeader => "a TCP header that is cut short; it was damaged on the way",
+            Self::NotSyn => "a TCP segment that is no bare SYN: a part of a connection; nothing to do",
+        }
+    }
+
+    /// At which of the steps of a packet's way it was refused.
+    #[must_use]
+    pub const fn step(self) -> &'static str {
+        match self {
+            Self::Truncated | Self::Link | Self::Tags => "link",
+            Self::NotIp | Self::Header | Self::Fragment | Self::Extension | Self::Source => "ip",
+            Self::Transport | Self::UdpLength | Self::TcpHeader | Self::NotSyn => "transport",
+        }
+    }
 }
 
 impl fmt::Display for Refused {

@@ -28,6 +28,43 @@ struct Datagrams {
     step: u16,
 }
 
+/// Why a segment is not worth a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// No method in use knocks at this port with this protocol.
+    Port,
+    /// A datagram to the knock port whose length no knock has.
+    Length,
+}
+
+impl Miss {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::Port, Self::Length];
+
+    /// A short, fixed name for machines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Port => "other-port",
+            Self::Length => "other-length",
+        }
+    }
+
+    /// What it means, and what to do, for whoever looks for a knock that did not work.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Port => {
+                "no method in use knocks at this port with this protocol; if it was meant as a knock, compare capture.port \
+                 with the client's file, and methods in its profile"
+            }
+            Self::Length => {
+                "sent to the knock port, with a length that no knock has; it comes from another program"
+            }
+        }
+    }
+}
+
 /// The bytes of a UDP header (RFC 768).
 const UDP_HEADER: u16 = 8;
 
@@ -70,6 +107,17 @@ impl Filter {
                 self.datagrams.as_ref().is_some_and(|knocks| knocks.admits(segment.port, payload.len()))
                     || self.any_datagrams.contains(segment.port)
             }
+        }
+    }
+
+    /// Why a segment is not admitted; `None` when it is.
+    #[must_use]
+    pub fn miss(&self, segment: &Segment<'_>) -> Option<Miss> {
+        let is_knock_port = self.datagrams.as_ref().is_some_and(|knocks| knocks.port == segment.port);
+        match segment.body {
+            _ if self.admits(segment) => None,
+            Body::Datagram(_) if is_knock_port => Some(Miss::Length),
+            Body::Datagram(_) | Body::Syn(_) => Some(Miss::Port),
         }
     }
 

@@ -13,16 +13,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use pcap::{Active, Capture, Direction, Linktype, Offline};
+use pcap::{Active, Capture, Direction, Linktype, Offline, Precision};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-pub use filter::Filter;
+pub use filter::{Filter, Miss};
 pub use source::{Source, SourceError};
 
 use crate::frame::Link;
 use crate::privsep::confine::{ConfineError, Confinement, confine};
 use crate::sys;
+use crate::time::Timestamp;
 
 /// How many bytes of a frame are kept: 1,232 of payload, UDP, IPv6 with its extension headers, two tags and
 /// the longest link-layer header make fewer than 1,600; NFLOG adds its attributes. It is also the size of one
@@ -174,6 +175,20 @@ impl Opened {
     }
 }
 
+/// Opens a file for all of its frames, whatever a filter would say of them, with their times.
+///
+/// # Errors
+/// [`CaptureError`] when it cannot be read, is no capture file, or has a link type that is not read here.
+pub fn open_whole(path: &Path) -> Result<Replay, CaptureError> {
+    let source = Source::File(path.to_owned());
+    let failed = |problem| CaptureError { source: source.clone(), problem };
+    std::fs::File::open(path).map_err(|error| failed(Problem::from_io(error)))?;
+    let opened = Capture::from_file_with_precision(path, Precision::Nano);
+    let capture = opened.map_err(|error| failed(Problem::opening(error)))?;
+    let link = link(capture.get_datalink()).map_err(failed)?;
+    Ok(Replay { source, link, capture })
+}
+
 /// The frames of a capture file, read by whoever may read the file.
 pub struct Replay {
     source: Source,
@@ -187,15 +202,30 @@ impl Replay {
     /// # Errors
     /// [`CaptureError`] when the file is damaged.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
+        Ok(self.next_timed()?.map(|(_, frame)| frame))
+    }
+
+    /// The same, with the time at which it was captured: exact where [`open_whole`] opened the file.
+    ///
+    /// # Errors
+    /// [`CaptureError`] when the file is damaged, or ends in the middle of a frame.
+    pub fn next_timed(&mut self) -> Result<Option<(Timestamp, Frame<'_>)>, CaptureError> {
         let Self { source, link, capture } = self;
         match capture.next_packet() {
-            Ok(packet) => Ok(Some(Frame::new(*link, &packet))),
+            Ok(packet) => Ok(Some((time(packet.header), Frame::new(*link, &packet)))),
             Err(pcap::Error::NoMorePackets) => Ok(None),
             Err(error) => {
                 Err(CaptureError { source: source.clone(), problem: Problem::Reading(error.to_string()) })
             }
         }
     }
+}
+
+/// A frame's time: with [`Precision::Nano`] libpcap puts nanoseconds where the type says microseconds.
+fn time(header: &pcap::PacketHeader) -> Timestamp {
+    let seconds = u64::try_from(header.ts.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(header.ts.tv_usec).unwrap_or(0);
+    Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 /// A capture in a process that has no privilege left.

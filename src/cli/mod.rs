@@ -8,6 +8,8 @@ mod control;
 mod daemon;
 mod exit;
 #[cfg(feature = "daemon")]
+mod explain;
+#[cfg(feature = "daemon")]
 mod profile;
 #[cfg(feature = "daemon")]
 mod status;
@@ -65,6 +67,8 @@ enum Command {
     #[cfg(feature = "daemon")]
     Check(daemon::Check),
     #[cfg(feature = "daemon")]
+    Explain(explain::Explain),
+    #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Profile(profile::Profile),
     #[cfg(feature = "daemon")]
@@ -108,6 +112,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reload(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Check(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Explain(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Profile(args) => args.run(),
         #[cfg(feature = "daemon")]

@@ -56,6 +56,8 @@ pub(crate) const GRANT: Bounds<Span> = spans(1, 30 * DAY);
 /// `max_age` and `max_ahead`. Below a second no clock is good enough; beyond a day a swallowed packet
 /// stays usable too long.
 pub(crate) const FRESHNESS: Bounds<Span> = spans(1, DAY);
+/// `gap` and `total` of a fixed sequence: no longer than its hits are remembered.
+pub(crate) const SEQUENCE: Bounds<Span> = spans(1, 60);
 /// Above this `max_duration` is worth a warning.
 pub(crate) const LONG_GRANT: Span = Span::from_secs(DAY);
 /// Live grants of all profiles together: elements of the kernel's sets.

@@ -274,7 +274,7 @@ impl Loader<'_> {
             self.take(report);
         }
         let mut keys = HashMap::new();
-        for (file, ReadProfile { profile, key_line, connections_line }) in profiles {
+        for (file, ReadProfile { profile, key_line, connections_line, .. }) in profiles {
             let report = Report::new(file);
             if server.is_some_and(|server| Some(server.public()) == profile.public_key) {
                 report.error(*key_line, "public_key", "is this server's own key; use the client's");
@@ -286,6 +286,31 @@ impl Loader<'_> {
             if let Some(what) = settings.and_then(|settings| missing_set(settings, profile.connections)) {
                 report.error(*connections_line, "connections", what);
             }
+            self.take(report);
+        }
+        self.check_sequences(profiles);
+    }
+
+    /// Fixed sequences that would be knocked together.
+    fn check_sequences(&mut self, profiles: &[(String, ReadProfile)]) {
+        let plain: Vec<_> = profiles
+            .iter()
+            .filter_map(|(file, read)| Some((file, read, read.profile.plain.as_ref()?)))
+            .collect();
+        for (file, read, sequence) in &plain {
+            let others = plain.iter().filter(|(_, other, _)| other.profile.name != read.profile.name);
+            let clash = others.filter_map(|(_, other, theirs)| {
+                let name = &other.profile.name;
+                if sequence.holds(theirs) {
+                    Some(format!("has all knocks of the profile `{name}` in its order, so that it knocks for both; change one"))
+                } else if sequence.ports.last() == theirs.ports.last() && read.profile.name > other.profile.name {
+                    Some(format!("ends with the same knock as that of the profile `{name}`, so that one packet would be both; change one"))
+                } else {
+                    None
+                }
+            });
+            let report = Report::new(file);
+            clash.take(1).for_each(|what| report.error(read.plain_line, "plain.ports", what));
             self.take(report);
         }
     }

@@ -135,6 +135,18 @@ impl Fault {
         }
     }
 
+    /// At which of the steps of a packet's way the knock was refused.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Replayed { .. } => "replay",
+            Self::Stale { .. } | Self::Ahead { .. } | Self::Jump { .. } | Self::Quarantine { .. } => {
+                "freshness"
+            }
+            _ => "fields",
+        }
+    }
+
     /// The sentences about time.
     fn fmt_time(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,7 +12,9 @@ use crate::time::{Now, Timestamp};
 use super::hash::Seeded;
 use super::replay::Marks;
 use super::turnstile::Turnstile;
-use super::{Authentic, Drop, Fault, Knock, MarkKey, Outcome, Rates, Target, spa, syn};
+use super::{
+    Authentic, Drop, Fault, Knock, MarkKey, Method, Outcome, Rates, Target, plain, spa, syn, totp,
+};
 
 /// All that is listened to.
 ///
@@ -25,6 +27,8 @@ pub struct Listener {
     spa: Option<spa::Decoder>,
     /// With the port that it is for.
     syn: Option<(u16, syn::Decoder)>,
+    plain: Option<plain::Decoder>,
+    totp: Option<totp::Decoder>,
 }
 
 impl Listener {
@@ -41,6 +45,8 @@ impl Listener {
             marks: Marks::new(built, hash),
             spa: None,
             syn: None,
+            plain: None,
+            totp: None,
         }
     }
 
@@ -76,6 +82,25 @@ impl Listener {
         if let Some((_, decoder)) = &mut self.syn {
             decoder.install(table, now);
         }
+        }
+    }
+
+    /// Listens to these fixed sequences.
+    #[must_use]
+    pub fn with_plain(mut self, sequences: impl IntoIterator<Item = plain::Sequence>) -> Self {
+        self.plain = Some(plain::Decoder::new(sequences, self.hash));
+        self
+    }
+
+    /// Listens to sequences that these clients derive from the time.
+    #[must_use]
+    pub fn with_totp(
+        mut self,
+        ground: totp::Ground,
+        clients: impl IntoIterator<Item = totp::ClientKeys>,
+    ) -> Self {
+        self.totp = Some(totp::Decoder::new(ground, clients, self.hash));
+        self
     }
 
     /// What a segment asks for, and of whom.
@@ -95,28 +120,44 @@ impl Listener {
         }
     }
 
-    /// Everything that a stranger's packet can fail at.
+    /// Everything that a stranger's packet can fail at. Ports may be shared: each decoder sees what could be for it,
+    /// and of their reasons the one that came farthest is told.
     fn authenticate(&mut self, segment: &Segment<'_>, now: Now) -> Result<Authentic, Drop> {
-        match segment.body {
+        let mut why = Drop::Method;
+        let plain = self.plain.as_mut().map(|plain| plain.receive(segment, now));
+        let totp = self.totp.as_mut().map(|totp| totp.receive(segment.port, segment.source, now));
+        let own = match segment.body {
             Body::Datagram(payload) => {
-                let spa = self.spa.as_mut().ok_or(Drop::Method)?;
-                spa.receive(payload, segment.source, now, &mut self.turnstile)
+                self.spa.as_mut().map(|spa| spa.receive(payload, segment.source, now, &mut self.turnstile))
             }
             Body::Syn(fields) => match &mut self.syn {
-                Some((port, decoder)) if *port == segment.port => decoder.receive(fields, now.wall),
-                _ => Err(Drop::Method),
+                Some((port, decoder)) if *port == segment.port => Some(decoder.receive(fields, now.wall)),
+                _ => None,
             },
+        };
+        for heard in [plain, totp, own].into_iter().flatten() {
+            match heard {
+                Ok(authentic) => return Ok(authentic),
+                Err(drop) => why = why.max(drop),
+            }
         }
+        Err(why)
     }
 
     /// Source, counter, freshness, quarantine: what an authentic knock can fail at, whatever its format.
     fn judge(&mut self, authentic: Authentic, segment: &Segment<'_>, now: Now) -> Result<Knock, Fault> {
         let Authentic { client, method, freshness, mac1, request } = authentic;
-        let (source, (ask, counter)) = (segment.source, request?);
+        let (source, (ask, mut counter)) = (segment.source, request?);
         if let Target::SourceOnly(named) = ask.target {
             if named != source {
                 return Err(Fault::SourceMismatch { named, source });
             }
+        }
+        if method == Method::Plain {
+            // It can be replayed by whoever saw it: its mark says when it came last, and keeps nobody out, also not
+            // after the server's clock was set back.
+            let last = self.marks.get(&MarkKey::new(client, method)).unwrap_or_default();
+            counter = counter.max(last.saturating_add(Duration::from_nanos(1)));
         }
         let knock = Knock { client, method, source, counter, mac1, ask };
         self.marks.check(knock.mark(), counter, freshness, now)?;

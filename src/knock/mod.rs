@@ -10,10 +10,13 @@ mod fault;
 mod hash;
 mod listener;
 mod method;
+pub mod plain;
 mod replay;
 mod ring;
 pub mod spa;
+mod steps;
 pub mod syn;
+pub mod totp;
 mod turnstile;
 
 use std::net::IpAddr;
@@ -189,11 +192,13 @@ pub enum Drop {
     UnknownClient,
     /// A SYN that carries no code which is good now.
     Code,
+    /// One knock of a sequence, which is not complete yet, or never will be.
+    Partial,
 }
 
 impl Drop {
     /// Every reason; a reason's place here is its [`index`](Self::index).
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Method,
         Self::Length,
         Self::Mac,
@@ -202,6 +207,7 @@ impl Drop {
         Self::Key,
         Self::UnknownClient,
         Self::Code,
+        Self::Partial,
     ];
 
     /// A number below `ALL.len()`, for an array of counters.
@@ -222,6 +228,55 @@ impl Drop {
             Self::Key => "key",
             Self::UnknownClient => "unknown-client",
             Self::Code => "code",
+            Self::Partial => "partial",
+        }
+    }
+
+    /// What it means, and what to do, for whoever looks for a knock that did not work.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Method => {
+                "no method in use knocks with such a packet; list the method in a profile, then reload"
+            }
+            Self::Length => {
+                "no knock has this length; it comes from another program, or from another release"
+            }
+            Self::Mac => {
+                "not made with this server's gate key, or damaged on the way; if it is a client of this server, make \
+                 a new bundle for it"
+            }
+            Self::Repeat => "a copy of a packet that came before it; clients send each knock three times",
+            Self::Budget => {
+                "over the limit on handshakes, of this network or of all; raise handshakes_per_source or \
+                 handshakes_per_second if these are your clients"
+            }
+            Self::Key => {
+                "not sealed to this server, or not by the client that it names, or with another psk; make a new \
+                 bundle for the client"
+            }
+            Self::UnknownClient => {
+                "sealed by a key that no enabled profile with this method has; look at the profile's public_key, \
+                 enabled and methods"
+            }
+            Self::Code => {
+                "a SYN to the knock port without a code that is good now; if a client sent it, look at both clocks, and \
+                 for a firewall that rewrites sequence numbers or timestamps"
+            }
+            Self::Partial => {
+                "one knock of a sequence, which this one does not complete; if none does, look at the order, the \
+                 protocols and the time limits"
+            }
+        }
+    }
+
+    /// At which of the steps of a packet's way it was let go of.
+    #[must_use]
+    pub const fn step(self) -> &'static str {
+        match self {
+            Self::UnknownClient => "client",
+            Self::Partial => "sequence",
+            other => other.name(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::config::Clock;
 use crate::crypto::{PublicKey, Secret};
 use crate::knock::{ClientId, Method};
 use crate::policy::Rules;
-use crate::text::Span;
+use crate::text::{PortRange, Span};
 
 /// What a worker needs to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +59,21 @@ pub(super) struct Client {
     pub(super) max_ahead: Span,
     /// What it may open.
     pub(super) rules: Rules,
+    /// Its fixed sequence, where it knocks by one.
+    pub(super) plain: Option<Plain>,
+    /// How many ports its sequences by the time have.
+    pub(super) totp_ports: u8,
+}
+
+/// A fixed sequence of ports.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Plain {
+    /// The ports in order.
+    pub(super) ports: Vec<PortRange>,
+    /// The longest pause between two knocks.
+    pub(super) gap: Span,
+    /// The longest time for all of them.
+    pub(super) total: Span,
 }
 
 impl Brief {

@@ -19,8 +19,10 @@ pub mod capabilities;
 mod channel;
 pub mod confine;
 pub mod counters;
+pub mod explain;
 pub mod message;
 mod monitor;
+mod pipeline;
 mod syscalls;
 mod worker;
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::num::NonZeroU32;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -16,17 +15,14 @@ use super::channel::ToMonitor;
 use super::confine::Landlock;
 use super::counters::Counters;
 use super::message::{Farewell, Health, Order, Pulse, Ready, Reason, Refused, Said};
+use super::pipeline::{self, Seen};
 use crate::capture::{Confined, Filter, Frame, Source, open};
 use crate::clock::{self, Clocks};
 use crate::crypto::KeyPair;
-use crate::frame;
 use crate::grant::{ProfileIndex, Request};
-use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
-use crate::knock::syn;
-use crate::knock::{ClientId, Fault, Freshness, Knock, Listener, MarkKey, Method, Outcome, Rates};
+use crate::knock::{ClientId, Fault, Knock, Listener, MarkKey, Outcome};
 use crate::policy::{Rules, decide};
 use crate::state::{Mark, Place, State};
-use crate::text::{PortRange, Protocol};
 use crate::time::{ClockTrust, Now};
 
 /// How many frames are taken between two looks at the monitor's orders.
@@ -64,25 +60,12 @@ fn farewell(channel: &ToMonitor, reason: Reason, sentence: String) -> io::Result
 /// Opens the capture while there is still a capability for it, then gives everything up.
 fn prepare(brief: &Brief) -> Result<(Confined, Ready), String> {
     let source: Source = brief.device.parse().map_err(|error| format!("{error}"))?;
-    let opened = open(&source, &filter(brief)).map_err(|error| error.to_string())?;
+    let opened = open(&source, &pipeline::filter(brief)).map_err(|error| error.to_string())?;
     let interface = opened.interface();
     let confined =
         opened.confine(&[&brief.runtime_dir, &brief.state_dir]).map_err(|error| error.to_string())?;
     let ready = Ready { landlock: confined.confinement().landlock != Landlock::Missing, interface };
     Ok((confined, ready))
-}
-
-/// What the kernel is to let through: what a knock by the methods in use looks like.
-fn filter(brief: &Brief) -> Filter {
-    let len = |len: usize| u16::try_from(len).unwrap_or(u16::MAX);
-    let mut filter = Filter::default();
-    if brief.uses(Method::Spa) {
-        filter = filter.datagrams(brief.port, len(MIN_LEN)..=len(MAX_LEN), len(PAYLOAD_STEP));
-    }
-    if let (true, Ok(port)) = (brief.uses(Method::Syn), PortRange::single(Protocol::Tcp, brief.port)) {
-        filter = filter.ports(port);
-    }
-    filter
 }
 
 /// Waits for the first order; `false` when it is to retire at once.
@@ -132,8 +115,10 @@ impl<'a> Worker<'a> {
             identity: server.public().identity(),
         };
         let (state, recovered) = State::open(place, clock::uptime(), brief.quarantine.duration())?;
-        let mut listener = listener(server.clone(), &brief)?;
-        let members: Vec<_> = brief.using(Method::Syn).filter_map(member).collect();
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let mut listener = pipeline::listener(&brief, seed, clock::RELEASED);
+        let members = pipeline::members(&brief);
         let almanac = match members.is_empty() {
             true => None,
             false => Some(Almanac::start(server, members, &mut listener)?),
@@ -143,7 +128,7 @@ impl<'a> Worker<'a> {
         if let Some((until, _)) = recovered.quarantine {
             listener.quarantine(until);
         }
-        let filter = filter(&brief);
+        let filter = pipeline::filter(&brief);
         let known = (0..)
             .zip(brief.clients)
             .map(|(index, Client { id, rules, .. })| (id, Known { index: ProfileIndex(index), rules }))
@@ -328,57 +313,14 @@ fn see(
     counters: &mut Counters,
 ) -> Option<(Outcome, bool)> {
     counters.frame();
-    let segment = match frame::parse(frame.link, frame.bytes, frame.wire_len) {
-        Ok(segment) => segment,
-        Err(reason) => {
-            counters.no_segment(reason);
-            return None;
+    match pipeline::see(frame, filter, now, listener) {
+        Seen::NoSegment(reason) => counters.no_segment(reason),
+        Seen::NoCandidate(_) => counters.no_candidate(),
+        Seen::Heard(segment, outcome) => {
+            // A packet to oneself goes over loopback, with one address at both ends.
+            let from_outside = segment.source != segment.destination && !segment.source.is_loopback();
+            return Some((outcome, from_outside));
         }
-    };
-    // The kernel's filter is a sieve: IPv6 extension headers and NFLOG come through whole.
-    if !filter.admits(&segment) {
-        counters.no_candidate();
-        return None;
     }
-    // A packet to oneself goes over loopback, with one address at both ends.
-    let from_outside = segment.source != segment.destination && !segment.source.is_loopback();
-    Some((listener.receive(&segment, now), from_outside))
-}
-
-/// A decoder for each method that some client may use, which knows those clients alone.
-fn listener(server: KeyPair, brief: &Brief) -> io::Result<Listener> {
-    let mut seed = [0; 16];
-    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
-    let one = NonZeroU32::MIN;
-    let rates = Rates {
-        all: NonZeroU32::new(brief.handshakes_per_second).unwrap_or(one),
-        source: NonZeroU32::new(brief.handshakes_per_source).unwrap_or(one),
-    };
-    let mut listener = Listener::new(rates, seed, clock::RELEASED);
-    if brief.uses(Method::Spa) {
-        listener =
-            listener.with_spa(server, &brief.gate_key, brief.using(Method::Spa).filter_map(client_keys));
-    }
-    let members: Vec<_> = brief.using(Method::Syn).filter_map(member).collect();
-    if !members.is_empty() {
-        listener = listener.with_syn(brief.port, &members);
-    }
-    Ok(listener)
-}
-
-fn member(client: &Client) -> Option<syn::Member> {
-    Some(syn::Member {
-        client: client.id,
-        public: client.public_key?,
-        psk: client.psk.clone(),
-        services: client.rules.services.keys().copied().collect(),
-    })
-}
-
-fn client_keys(client: &Client) -> Option<ClientKeys> {
-    Some(ClientKeys {
-        public: client.public_key?,
-        psk: client.psk.clone(),
-        freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
-    })
+    None
 }

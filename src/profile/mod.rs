@@ -14,10 +14,12 @@ use crate::grant::Uses;
 use crate::knock::{ClientId, ServiceTag, service_tag};
 use crate::text::{Network, PortError, PortRange, ProfileName, ServiceName, Span};
 
+mod ports;
 mod store;
 mod weak;
 
 pub use crate::knock::Method;
+pub use ports::Plain;
 pub use store::{NewProfile, StoreError, remove_profile, write_profile};
 pub use weak::is_weak;
 
@@ -52,6 +54,10 @@ pub struct Profile {
     pub methods: Vec<Method>,
     /// How old or early its knocks may be: its own, or the server's.
     pub freshness: Freshness,
+    /// Its fixed sequence, where it knocks by one.
+    pub plain: Option<Plain>,
+    /// How many ports its sequences by the time have.
+    pub totp_ports: u8,
 }
 
 impl Profile {
@@ -121,6 +127,7 @@ pub(crate) struct ReadProfile {
     pub(crate) profile: Profile,
     pub(crate) key_line: u32,
     pub(crate) connections_line: u32,
+    pub(crate) plain_line: u32,
 }
 
 /// What a profile takes from the daemon's settings.
@@ -150,6 +157,7 @@ pub(crate) fn read(
     let psk = psk(&table);
     let (opens, open, services) = open(&table, server.services);
     let (duration, max_duration) = durations(&table);
+    let plain = ports::plain(&table, &methods, &opens);
     let profile = Profile {
         name,
         public_key,
@@ -163,6 +171,8 @@ pub(crate) fn read(
         other_addresses: other_addresses(&table),
         max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
         enabled: table.boolean("enabled").is_none_or(value),
+        plain,
+        totp_ports: ports::totp_ports(&table, &methods),
         methods,
         freshness: freshness(&table, server.freshness),
     };
@@ -176,6 +186,7 @@ pub(crate) fn read(
         profile,
         key_line: table.line("public_key"),
         connections_line: table.line("connections"),
+        plain_line: table.line("plain"),
     })
 }
 
@@ -316,4 +327,7 @@ const KEYS: &[&str] = &[
     "methods",
     "max_age",
     "max_ahead",
+    "insecure",
+    "plain",
+    "totp",
 ];

@@ -85,6 +85,17 @@ pub struct State {
     quarantined_until: Duration,
 }
 
+/// Reads the marks that are there and touches nothing. None where there is no state, or it is damaged.
+#[must_use]
+pub fn look(place: &Place) -> Marks {
+    let mut marks = snapshot::read(place).unwrap_or_default().marks;
+    for mark in journal::read(place).unwrap_or_default().marks {
+        let newest = marks.entry(mark.key).or_default();
+        *newest = mark.counter.max(*newest);
+    }
+    marks
+}
+
 impl State {
     /// Reads what is there and makes ready for writing. `quarantine` is how long to refuse knocks when marks
     /// were lost. Never fails: what cannot be read counts as lost, what cannot be written shows in

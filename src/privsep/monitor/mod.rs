@@ -12,7 +12,7 @@ mod links;
 mod report;
 mod shield;
 mod signals;
-mod upkeep;
+pub(super) mod upkeep;
 
 use std::fs::File;
 use std::io;

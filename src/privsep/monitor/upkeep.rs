@@ -10,7 +10,7 @@ use crate::clock;
 use crate::config::{Configuration, Device, LogLevel};
 use crate::grant::{Limits, ProfileLimits};
 use crate::policy::Rules;
-use crate::privsep::brief::{Brief, Client};
+use crate::privsep::brief::{Brief, Client, Plain};
 use crate::profile::Profile;
 use crate::state;
 use crate::text::Span;
@@ -107,7 +107,7 @@ impl Monitor {
 }
 
 /// What a worker gets to know: the enabled profiles, in the order of their indices.
-fn brief(config: &Configuration, directories: &super::Directories) -> Brief {
+pub(in crate::privsep) fn brief(config: &Configuration, directories: &super::Directories) -> Brief {
     let settings = &config.settings;
     Brief {
         device: settings.capture.device.to_string(),
@@ -133,6 +133,12 @@ fn client(profile: &Profile) -> Client {
         max_age: profile.freshness.max_age,
         max_ahead: profile.freshness.max_ahead,
         rules: rules(profile),
+        plain: profile.plain.as_ref().map(|plain| Plain {
+            ports: plain.ports.clone(),
+            gap: plain.gap,
+            total: plain.total,
+        }),
+        totp_ports: profile.totp_ports,
     }
 }
 
@@ -147,7 +153,7 @@ pub(super) fn limits(config: &Configuration) -> Limits {
     Limits::new(enabled(config).map(limits).collect())
 }
 
-fn enabled(config: &Configuration) -> impl Iterator<Item = &Profile> {
+pub(in crate::privsep) fn enabled(config: &Configuration) -> impl Iterator<Item = &Profile> {
     config.profiles.iter().filter(|profile| profile.enabled)
 }
 

@@ -1,0 +1,210 @@
+//! `totp`: ports to be hit in order, derived from a shared key and the time (as RFC 6238 derives digits).
+//!
+//! ```text
+//! K_totp = HKDF(X25519(client, server) || psk, info "knockd-rs v1 totp")      step = unix time / 30 s
+//! draws  = HMAC(K_totp, "totp" || u64 step || u8 position)                    eight numbers of 4 bytes
+//! port   = base + draw mod span, by the first draw whose port is neither left out nor earlier in the sequence;
+//!          if there is none, the next such port after that of the last draw, going round in the span
+//! ```
+//!
+//! n ports, 6 unless configured, TCP or UDP alike. The steps before and after the present one are good as well. A
+//! client's step counts once: it is the counter of the knock, and the [`Listener`](super::Listener) refuses one that
+//! is not above the last.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::crypto::{KeyPair, Psk, PublicKey, Secret, code, derive, keyed};
+use crate::time::{Now, Timestamp};
+
+use super::hash::Seeded;
+use super::steps::{Door, Sources, Steps};
+use super::{Ask, Authentic, ClientId, Drop, Method, Op, Target, Wanted};
+
+/// How long one sequence is the present one, in seconds.
+pub const STEP: u64 = 30;
+/// The ports of a sequence unless configured.
+pub const DEFAULT_PORTS: u8 = 6;
+/// The fewest. Each is worth 15 bits against guessing, less what the order of arrivals may be.
+pub const MIN_PORTS: u8 = 4;
+/// The most.
+pub const MAX_PORTS: u8 = 12;
+/// The longest pause between two hits.
+pub const GAP: Duration = Duration::from_secs(5);
+/// The longest time for all of them.
+pub const TOTAL: Duration = Duration::from_secs(15);
+
+/// The ports that sequences are drawn from: the same at both ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ground {
+    /// The first port.
+    pub base: u16,
+    /// How many ports.
+    pub span: u16,
+    /// Ports of real services among them, which are never knocked at.
+    pub excluded: Vec<u16>,
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self { base: 16_384, span: 32_768, excluded: Vec::new() }
+    }
+}
+
+impl Ground {
+    /// Whether a port can be one of a sequence.
+    fn has(&self, port: u16) -> bool {
+        port.checked_sub(self.base).is_some_and(|place| place < self.span) && !self.excluded.contains(&port)
+    }
+
+    /// The port at this place, counted round.
+    fn port(&self, place: u32) -> u16 {
+        let place = place % u32::from(self.span.max(1));
+        u16::try_from(u32::from(self.base) + place).unwrap_or(self.base)
+    }
+}
+
+/// The key of a client's sequences; the same from either side. `None` for a weak public key.
+#[must_use]
+pub fn key(own: &KeyPair, other: &PublicKey, psk: &Psk) -> Option<Secret<32>> {
+    Some(derive(&own.agree(other)?, psk, b"knockd-rs v1 totp"))
+}
+
+/// The step of a time.
+#[must_use]
+pub fn step(time: Timestamp) -> u64 {
+    time.as_secs() / STEP
+}
+
+/// The ports of a step.
+#[must_use]
+pub fn ports(key: &Secret<32>, step: u64, count: u8, ground: &Ground) -> Vec<u16> {
+    let key = keyed(key.expose());
+    let mut ports: Vec<u16> = Vec::with_capacity(usize::from(count));
+    for position in 0..count {
+        let draws = code(&key, &[b"totp", &step.to_be_bytes(), &[position]]);
+        let draws = draws.expose().chunks_exact(4).filter_map(|four| four.try_into().ok());
+        let draws: Vec<u32> = draws.map(u32::from_be_bytes).collect();
+        // Going round is for a chance of 1 in 2^50, and for a span that the configuration would refuse.
+        let round = draws.last().copied().unwrap_or_default() % u32::from(ground.span.max(1));
+        let places = draws.iter().copied().chain(round..=round + u32::from(ground.span));
+        let found =
+            places.map(|place| ground.port(place)).find(|port| ground.has(*port) && !ports.contains(port));
+        ports.extend(found);
+    }
+    ports
+}
+
+/// What the server knows of a client.
+#[derive(Clone, Debug)]
+pub struct ClientKeys {
+    /// Who it is.
+    pub client: ClientId,
+    /// The key of its sequences.
+    pub key: Secret<32>,
+    /// How many ports its sequences have.
+    pub ports: u8,
+}
+
+/// Hits on ports in, requests out. A hit costs a search by halves among the last ports of all sequences.
+///
+/// Memory: for each client 36 bytes, and 3 x 32 bytes for its sequences of three steps, 13 MiB for 100,000 clients;
+/// and the table of sources, of 2.8 MiB. When a step begins, its sequences are computed: one HMAC for each port.
+pub(super) struct Decoder {
+    ground: Ground,
+    clients: Vec<ClientKeys>,
+    steps: Vec<Step>,
+    sources: Sources,
+}
+
+/// The sequences of all clients in one step.
+struct Step {
+    number: u64,
+    /// Those of each client, in the order of the clients.
+    ports: Vec<[u16; MAX_PORTS as usize]>,
+    /// The last port of each sequence and its client's place, sorted.
+    ends: Vec<(u16, u32)>,
+}
+
+impl Decoder {
+    pub(super) fn new(ground: Ground, clients: impl IntoIterator<Item = ClientKeys>, hash: Seeded) -> Self {
+        Self {
+            ground,
+            clients: clients.into_iter().collect(),
+            steps: Vec::new(),
+            sources: Sources::new(hash),
+        }
+    }
+
+    /// One hit; a request when it is the last one of a sequence whose others came before it, in time.
+    pub(super) fn receive(&mut self, port: u16, source: IpAddr, now: Now) -> Result<Authentic, Drop> {
+        if !self.ground.has(port) {
+            return Err(Drop::Method);
+        }
+        self.turn(step(now.wall));
+        let seat = self.sources.note(source, Door::from(port), now.uptime).ok_or(Drop::Partial)?;
+        for step in &self.steps {
+            let first = step.ends.partition_point(|(end, _)| *end < port);
+            let ends = step.ends.iter().skip(first).take_while(|(end, _)| *end == port);
+            for (_, number) in ends {
+                let place = usize::try_from(*number).unwrap_or(usize::MAX);
+                let (Some(client), Some(ports)) = (self.clients.get(place), step.ports.get(place)) else {
+                    continue;
+                };
+                let doors = ports.map(Door::from);
+                let doors = doors.get(..usize::from(client.ports)).unwrap_or_default();
+                if seat.completes(&Steps { number: *number, doors, gap: GAP, total: TOTAL }) {
+                    seat.settle(*number);
+                    return Ok(authentic(client.client, step.number));
+                }
+            }
+        }
+        Err(Drop::Partial)
+    }
+
+    /// Makes the sequences of this step, the one before and the next one; drops others.
+    fn turn(&mut self, now: u64) {
+        let wanted = [now.saturating_sub(1), now, now.saturating_add(1)];
+        self.steps.retain(|step| wanted.contains(&step.number));
+        for number in wanted {
+            if self.steps.iter().all(|step| step.number != number) {
+                self.steps.push(Step::new(number, &self.clients, &self.ground));
+            }
+        }
+    }
+}
+
+impl Step {
+    fn new(number: u64, clients: &[ClientKeys], ground: &Ground) -> Self {
+        let mut step = Self {
+            number,
+            ports: Vec::with_capacity(clients.len()),
+            ends: Vec::with_capacity(clients.len()),
+        };
+        for (place, client) in (0..).zip(clients) {
+            let ports = ports(&client.key, number, client.ports.min(MAX_PORTS), ground);
+            step.ends.extend(ports.last().map(|end| (*end, place)));
+            let mut fixed = [0; MAX_PORTS as usize];
+            fixed.iter_mut().zip(ports).for_each(|(to, port)| *to = port);
+            step.ports.push(fixed);
+        }
+        step.ends.sort_unstable();
+        step
+    }
+}
+
+fn authentic(client: ClientId, step: u64) -> Authentic {
+    let ask =
+        Ask { op: Op::Open, target: Target::Source, single: false, duration: None, ports: Wanted::Defaults };
+    Authentic {
+        client,
+        method: Method::Totp,
+        // A step is good while it is near the present one, or its ports would not have been known.
+        freshness: None,
+        mac1: [0; 16],
+        request: Ok((ask, Timestamp::from_secs(step * STEP))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

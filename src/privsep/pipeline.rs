@@ -1,0 +1,124 @@
+//! A packet's way up to its outcome, built from a [`Brief`]: the kernel's filter, the listener, and what is done with
+//! each frame. The worker and `explain` go by this, so that the one does what the other says. Pure.
+#![forbid(unsafe_code)]
+
+use std::num::NonZeroU32;
+
+use super::brief::{Brief, Client};
+use crate::capture::{Filter, Frame};
+use crate::crypto::KeyPair;
+use crate::frame::{self, Refused, Segment};
+use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
+use crate::knock::{Freshness, Listener, Method, Outcome, Rates, plain, syn, totp};
+use crate::text::{PortRange, Protocol};
+use crate::time::{Now, Timestamp};
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen<'a> {
+    /// It holds no segment.
+    NoSegment(Refused),
+    /// No method in use would knock so.
+    NoCandidate(Segment<'a>),
+    /// It was listened to.
+    Heard(Segment<'a>, Outcome),
+}
+
+/// From frame to outcome.
+pub(crate) fn see<'a>(frame: &Frame<'a>, filter: &Filter, now: Now, listener: &mut Listener) -> Seen<'a> {
+    match frame::parse(frame.link, frame.bytes, frame.wire_len) {
+        Err(reason) => Seen::NoSegment(reason),
+        // The kernel's filter is a sieve: IPv6 extension headers and NFLOG come through whole.
+        Ok(segment) if !filter.admits(&segment) => Seen::NoCandidate(segment),
+        Ok(segment) => Seen::Heard(segment, listener.receive(&segment, now)),
+    }
+}
+
+/// What the kernel is to let through: what a knock by the methods in use looks like.
+pub(crate) fn filter(brief: &Brief) -> Filter {
+    let len = |len: usize| u16::try_from(len).unwrap_or(u16::MAX);
+    let mut filter = Filter::default();
+    if brief.uses(Method::Spa) {
+        filter = filter.datagrams(brief.port, len(MIN_LEN)..=len(MAX_LEN), len(PAYLOAD_STEP));
+    }
+    if let (true, Ok(port)) = (brief.uses(Method::Syn), PortRange::single(Protocol::Tcp, brief.port)) {
+        filter = filter.ports(port);
+    }
+    for plain in brief.using(Method::Plain).filter_map(|client| client.plain.as_ref()) {
+        filter = plain.ports.iter().fold(filter, |filter, port| filter.ports(*port));
+    }
+    if brief.uses(Method::Totp) {
+        let totp::Ground { base, span, .. } = totp::Ground::default();
+        let last = base.saturating_add(span.saturating_sub(1));
+        let spans = [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRange::new(protocol, base, last));
+        filter = spans.into_iter().flatten().fold(filter, Filter::ports);
+    }
+    filter
+}
+
+/// A decoder for each method that some client may use, which knows those clients alone.
+///
+/// - `seed`: 16 random bytes for its hash tables.
+/// - `built`: when this program was built; a wall clock that shows less is not believed.
+pub(crate) fn listener(brief: &Brief, seed: [u8; 16], built: Timestamp) -> Listener {
+    let server = KeyPair::from(brief.server_key.clone());
+    let one = NonZeroU32::MIN;
+    let rates = Rates {
+        all: NonZeroU32::new(brief.handshakes_per_second).unwrap_or(one),
+        source: NonZeroU32::new(brief.handshakes_per_source).unwrap_or(one),
+    };
+    let mut listener = Listener::new(rates, seed, built);
+    let members = members(brief);
+    if !members.is_empty() {
+        listener = listener.with_syn(brief.port, &members);
+    }
+    if brief.uses(Method::Plain) {
+        listener = listener.with_plain(brief.using(Method::Plain).filter_map(plain_sequence));
+    }
+    if brief.uses(Method::Totp) {
+        let keys = brief.using(Method::Totp).filter_map(|client| totp_keys(client, &server));
+        listener = listener.with_totp(totp::Ground::default(), keys);
+    }
+    if brief.uses(Method::Spa) {
+        listener =
+            listener.with_spa(server, &brief.gate_key, brief.using(Method::Spa).filter_map(client_keys));
+    }
+    listener
+}
+
+/// The clients that knock with SYNs, in the order of their codes.
+pub(crate) fn members(brief: &Brief) -> Vec<syn::Member> {
+    brief.using(Method::Syn).filter_map(member).collect()
+}
+
+fn member(client: &Client) -> Option<syn::Member> {
+    Some(syn::Member {
+        client: client.id,
+        public: client.public_key?,
+        psk: client.psk.clone(),
+        services: client.rules.services.keys().copied().collect(),
+    })
+}
+
+fn client_keys(client: &Client) -> Option<ClientKeys> {
+    Some(ClientKeys {
+        public: client.public_key?,
+        psk: client.psk.clone(),
+        freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
+    })
+}
+
+fn plain_sequence(client: &Client) -> Option<plain::Sequence> {
+    let plain = client.plain.as_ref()?;
+    Some(plain::Sequence {
+        client: client.id,
+        knocks: plain.ports.clone(),
+        gap: plain.gap.duration(),
+        total: plain.total.duration(),
+    })
+}
+
+fn totp_keys(client: &Client, server: &KeyPair) -> Option<totp::ClientKeys> {
+    let key = totp::key(server, &client.public_key?, &client.psk)?;
+    Some(totp::ClientKeys { client: client.id, key, ports: client.totp_ports })
+}
