@@ -1,6 +1,8 @@
 //! Packets, written out byte by byte so that they do not come from the code that reads them.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its share")]
 
+pub mod recording;
+
 pub const V4: [[u8; 4]; 2] = [[192, 0, 2, 7], [198, 51, 100, 1]];
 pub const V6: [[u8; 16]; 2] = [
     [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7],
