@@ -55,6 +55,9 @@ pub(super) struct Knock {
     /// Knock by one TCP SYN instead of a datagram; needs CAP_NET_RAW.
     #[arg(long, conflicts_with_all = ["duration", "many", "address", "pin", "close"])]
     syn: bool,
+    /// Knock by connection attempts at ports that follow from the time; needs no privilege and no UDP.
+    #[arg(long, conflicts_with_all = ["syn", "duration", "many", "address", "pin", "close"])]
+    totp: bool,
     /// Try the TCP port until it opens; the default for a single one.
     #[arg(long, conflicts_with = "no_wait")]
     wait: bool,
@@ -95,7 +98,11 @@ impl Knock {
 
     /// How to knock; the server would ignore a way that the profile does not list.
     fn way(&self, access: &Access) -> Result<Way, Failure> {
-        let (way, method) = if self.syn { (Way::Syn, Method::Syn) } else { (Way::Spa, Method::Spa) };
+        let (way, method) = match (self.syn, self.totp) {
+            (true, _) => (Way::Syn, Method::Syn),
+            (_, true) => (Way::Totp, Method::Totp),
+            _ => (Way::Spa, Method::Spa),
+        };
         if access.methods.contains(&method) {
             return Ok(way);
         }
@@ -139,8 +146,8 @@ impl Knock {
         Ask {
             op: if self.close { Op::Close } else { Op::Open },
             target: self.address.map_or(Target::Source, Target::Address),
-            // A SYN cannot ask for one connection, and gets what the profile gives.
-            single: !self.many && !self.syn,
+            // SYNs cannot ask for one connection, and get what the profile gives.
+            single: !self.many && !self.syn && !self.totp,
             duration: self.duration,
             ports,
         }
@@ -173,11 +180,10 @@ impl Knock {
 
     fn knock_and_wait(&self, knocker: &mut Knocker<'_>, ask: &Ask, port: u16) -> Result<(), Failure> {
         self.say(&format!(
-            "knocking at {} ({}), {} port {}",
+            "knocking at {} ({}), {}",
             self.server,
             self.addresses(knocker),
-            self.transport(),
-            self.knock_port(knocker)
+            self.where_to(knocker)
         ));
         let waited = knocker
             .knock_and_wait(ask, port, self.timeout.duration())
@@ -200,13 +206,16 @@ impl Knock {
         } else {
             "there was no answer at all"
         };
-        let way = if self.syn {
+        let way = if self.totp {
+            "a firewall on the way that lets SYNs through to some ports alone, or a service on one of the ports"
+                .to_owned()
+        } else if self.syn {
             "a firewall on the way that rewrites sequence numbers or takes timestamps out of TCP; spa does not mind"
                 .to_owned()
         } else {
             format!("a firewall on the way that drops UDP port {}", self.knock_port(knocker))
         };
-        let clock = if self.syn { "half a minute" } else { "minutes" };
+        let clock = if self.syn || self.totp { "half a minute" } else { "minutes" };
         format!(
             "tcp/{port} at {} did not open within {}; {answer}. What to check:\n  \
              on the server, `knockd-rs status` and `journalctl -u knockd-rs`: a knock that arrived and was refused is \
@@ -224,8 +233,12 @@ impl Knock {
         knocker.addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    fn transport(&self) -> &'static str {
-        if self.syn { "TCP" } else { "UDP" }
+    fn where_to(&self, knocker: &Knocker<'_>) -> String {
+        match (self.totp, self.syn) {
+            (true, _) => "TCP ports by the time".to_owned(),
+            (_, true) => format!("TCP port {}", self.knock_port(knocker)),
+            _ => format!("UDP port {}", self.knock_port(knocker)),
+        }
     }
 
     fn knock_port(&self, knocker: &Knocker<'_>) -> u16 {
@@ -340,11 +353,11 @@ fn read_key(path: &std::path::Path) -> Result<Secret<32>, Failure> {
     })
 }
 
-fn dirs() -> Result<Dirs, Failure> {
+pub(super) fn dirs() -> Result<Dirs, Failure> {
     Dirs::from_env(|name| std::env::var_os(name))
         .ok_or_else(|| Failure::Failed("HOME is not set, so there is no place for keys; set it".into()))
 }
 
-fn broken(errors: &[ConfigError]) -> Failure {
+pub(super) fn broken(errors: &[ConfigError]) -> Failure {
     Failure::Broken(errors.iter().map(ToString::to_string).collect())
 }

@@ -13,6 +13,8 @@ mod explain;
 mod profile;
 #[cfg(feature = "daemon")]
 mod status;
+#[cfg(feature = "client")]
+mod totp;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ Manual: knockd-rs(8), knockd-rs.toml(5), knockd-rs-profile(5), knockd-rs-protoco
 enum Command {
     #[cfg(feature = "client")]
     Knock(client::Knock),
+    #[cfg(feature = "client")]
+    Totp(totp::Totp),
     #[cfg(feature = "client")]
     Import(client::Import),
     #[cfg(feature = "client")]
@@ -94,6 +98,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         #[cfg(feature = "client")]
         Command::Knock(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Totp(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Import(args) => args.run(),
         #[cfg(feature = "client")]

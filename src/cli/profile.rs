@@ -175,6 +175,7 @@ impl Add {
             open: profile.open.clone(),
             services: services.collect(),
             methods: profile.methods.clone(),
+            totp_ports: profile.totp_ports,
         };
         Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
     }

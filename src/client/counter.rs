@@ -16,6 +16,7 @@ use super::store::{Dirs, make_private_dir};
 use crate::files::{self, FileError, FileFault};
 use crate::knock::spa::next_counter;
 use crate::knock::syn::Slot;
+use crate::knock::totp;
 use crate::text::ServerName;
 use crate::time::Timestamp;
 
@@ -94,6 +95,26 @@ pub fn take_slot(
         (slot.ok().map(Slot::counter), slot)
     };
     advance(dirs, &dirs.slot_file(server), next)
+}
+
+/// Takes the next step for a sequence of ports at `server`, likewise. The inner error is how long to wait for one.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_step(
+    dirs: &Dirs,
+    server: &ServerName,
+    now: Timestamp,
+) -> Result<Result<u64, Duration>, FileError> {
+    let next = |stored: Stored| {
+        let last = match stored {
+            Stored::Last(last) => Some(totp::step(last)),
+            Stored::Nothing | Stored::Garbage => None,
+        };
+        let step = totp::next_step(now, last);
+        (step.ok().map(totp::time), step)
+    };
+    advance(dirs, &dirs.step_file(server), next)
 }
 
 /// Hands what the file holds to `next`, and writes down what that returns first, if anything: all of it under a lock,

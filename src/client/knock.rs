@@ -28,6 +28,8 @@ pub struct Knocker<'a> {
     pub(super) dirs: &'a Dirs,
     pub(super) server: &'a ServerName,
     pub(super) identity: ClientIdentity,
+    /// How many ports a sequence by the time has.
+    pub(super) totp_count: u8,
     /// How to knock.
     pub way: Way,
     /// Where knocks go: at most one address of each family.
@@ -48,6 +50,8 @@ pub enum Way {
     Spa,
     /// One SYN.
     Syn,
+    /// Connection attempts at ports that follow from the time.
+    Totp,
 }
 
 /// One knock at each address, ready to be sent.
@@ -151,6 +155,7 @@ impl<'a> Knocker<'a> {
             dirs,
             server,
             identity,
+            totp_count: access.totp_ports,
             way: Way::default(),
             addresses,
             pinned: false,
@@ -197,7 +202,7 @@ impl<'a> Knocker<'a> {
                 let there: Vec<SocketAddr> =
                     self.addresses.iter().filter(|known| known.ip() == address.ip()).copied().collect();
                 drop(tries);
-                self.salvo(ask, &there)?.send_all(Pace::Quick)?;
+                self.last_salvo(ask, &there)?.send_all(Pace::Quick)?;
                 return Ok(Ok(Opened { address, after }));
             }
             refused = tries.was_refused();
@@ -205,11 +210,23 @@ impl<'a> Knocker<'a> {
         Ok(Err(StillClosed { refused }))
     }
 
+    /// The knock that the user is left with. Where codes are scarce it waits for the next one.
+    fn last_salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
+        match self.salvo(ask, addresses) {
+            Err(KnockError::TooOften(wait)) => {
+                std::thread::sleep(wait);
+                self.salvo(ask, addresses)
+            }
+            other => other,
+        }
+    }
+
     /// The packets of one knock, by the way that was chosen.
     fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
         match self.way {
             Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
             Way::Syn => Ok(Box::new(self.syns(ask, addresses)?)),
+            Way::Totp => Ok(Box::new(self.totp(ask, addresses)?)),
         }
     }
 }
@@ -279,6 +296,8 @@ pub enum KnockError {
     ServerKey,
     /// The request has more in it than a SYN can carry.
     Unsayable,
+    /// The request has more in it than a sequence of ports by the time can carry.
+    MoreThanPorts,
     /// This process may not send packets of its own making.
     NoRawSocket,
     /// This kernel sends no timestamps.
@@ -303,6 +322,10 @@ impl fmt::Display for KnockError {
             Self::Unsayable => f.write_str(
                 "a SYN can ask for one service, or for everything that the profile opens, from this machine's own \
                  address; for ports, a duration, another address or an end use spa",
+            ),
+            Self::MoreThanPorts => f.write_str(
+                "a sequence by the time asks for everything that the profile opens, from this machine's own address; for \
+                 ports, services, a duration, another address or an end use spa",
             ),
             Self::NoRawSocket => f.write_str(
                 "a SYN of one's own making takes the capability CAP_NET_RAW; run this as root, or give the program \

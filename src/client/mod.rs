@@ -5,4 +5,5 @@ mod datagram;
 pub mod knock;
 pub mod store;
 mod syn;
+mod totp;
 mod try_port;

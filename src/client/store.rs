@@ -17,7 +17,7 @@ use crate::text::ServerName;
 pub struct Dirs {
     /// For `SERVER.toml`.
     pub config: PathBuf,
-    /// For `SERVER.counter` and `SERVER.syn`.
+    /// For `SERVER.counter`, `SERVER.syn` and `SERVER.totp`.
     pub state: PathBuf,
 }
 
@@ -44,6 +44,12 @@ impl Dirs {
     #[must_use]
     pub fn counter_file(&self, server: &ServerName) -> PathBuf {
         self.state.join(format!("{server}.counter"))
+    }
+
+    /// The file with the last step of a sequence of ports sent to a server.
+    #[must_use]
+    pub fn step_file(&self, server: &ServerName) -> PathBuf {
+        self.state.join(format!("{server}.totp"))
     }
 
     /// The file with the last slot of a SYN sent to a server.
@@ -141,6 +147,7 @@ mod tests {
                 open: Vec::new(),
                 services: [].into(),
                 methods: vec![Method::Spa],
+                totp_ports: 6,
             },
             private_key: Secret::new([4; 32]),
         }

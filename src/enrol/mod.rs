@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::config::{ConfigError, Report, Syntax, Table, key_hint, limits, merged, parse, value};
 use crate::crypto::{GateKey, KeyPair, Psk, PublicKey, Secret};
-use crate::profile::{Method, is_weak, methods};
+use crate::knock::totp;
+use crate::profile::{Method, TOTP_PORTS, is_weak, methods};
 use crate::text::{PortRange, ProfileName, ServerName, ServiceName};
 
 mod file;
@@ -45,6 +46,8 @@ pub struct Access {
     pub services: BTreeMap<ServiceName, Vec<PortRange>>,
     /// The ways to knock.
     pub methods: Vec<Method>,
+    /// How many ports a sequence by the time has.
+    pub totp_ports: u8,
 }
 
 /// A bundle: what the server hands to a new client.
@@ -94,7 +97,8 @@ impl Bundle {
     /// # Errors
     /// None in practice; serde_json's signature has one.
     pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
-        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods } = &self.access;
+        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods, totp_ports } =
+            &self.access;
         let (gate_key, private_key) =
             (gate_key.to_base64(), self.private_key.as_ref().map(Secret::to_base64));
         let psk = psk.as_ref().map(Psk::to_base64);
@@ -111,6 +115,7 @@ impl Bundle {
             open,
             services,
             methods: methods.iter().map(ToString::to_string).collect(),
+            totp_ports: *totp_ports,
         };
         // Room for all of it: growing would leave copies of secrets behind.
         let ports: usize = services.values().map(|ports| 64 + 24 * ports.len()).sum();
@@ -163,7 +168,8 @@ impl Enrolment {
     /// The text of the client's file, each key with its meaning. Wiped on drop.
     #[must_use]
     pub fn to_toml(&self) -> Zeroizing<String> {
-        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods } = &self.access;
+        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods, totp_ports } =
+            &self.access;
         let list = |ports: &[PortRange]| {
             let quoted: Vec<String> = ports.iter().map(|ports| format!("\"{ports}\"")).collect();
             format!("[{}]", quoted.join(", "))
@@ -186,7 +192,8 @@ impl Enrolment {
             "\n# What the server opens, and how it may be asked. For this program's messages: the server decides.\n",
         ]);
         let methods: Vec<String> = methods.iter().map(|method| format!("\"{method}\"")).collect();
-        add(&["open = ", &list(open), "\nmethods = [", &methods.join(", "), "]\n\n[services]\n"]);
+        add(&["open = ", &list(open), "\nmethods = [", &methods.join(", "), "]\n"]);
+        add(&["totp_ports = ", &totp_ports.to_string(), "\n\n[services]\n"]);
         for (name, ports) in services {
             // Quoted: a bare key with a dot in it would be a table.
             add(&["\"", name.as_str(), "\" = ", &list(ports), "\n"]);
@@ -247,6 +254,10 @@ fn read_access(table: &Table<'_>) -> Option<Access> {
         open: merged(open),
         services,
         methods,
+        totp_ports: table
+            .number("totp_ports", TOTP_PORTS)
+            .and_then(|n| n.value.try_into().ok())
+            .unwrap_or(totp::DEFAULT_PORTS),
     })
 }
 
@@ -367,6 +378,7 @@ struct BundleText<'a> {
     open: &'a [PortRange],
     services: &'a BTreeMap<ServiceName, Vec<PortRange>>,
     methods: Vec<String>,
+    totp_ports: u8,
 }
 
 const KEY_HINT: &str = "use 32 bytes in base64";
@@ -381,6 +393,7 @@ const ACCESS_KEYS: &[&str] = &[
     "open",
     "services",
     "methods",
+    "totp_ports",
 ];
 
 #[cfg(test)]

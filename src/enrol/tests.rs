@@ -17,6 +17,7 @@ fn bundle() -> Bundle {
             )]
             .into(),
             methods: vec![Method::Spa],
+            totp_ports: 6,
         },
         private_key: Some(Secret::new([4; 32])),
     }

@@ -12,9 +12,7 @@ use crate::time::{Now, Timestamp};
 use super::hash::Seeded;
 use super::replay::Marks;
 use super::turnstile::Turnstile;
-use super::{
-    Authentic, Drop, Fault, Knock, MarkKey, Method, Outcome, Rates, Target, plain, spa, syn, totp,
-};
+use super::{Authentic, Drop, Fault, Knock, MarkKey, Method, Outcome, Rates, Target, plain, spa, syn, totp};
 
 /// All that is listened to.
 ///
@@ -81,7 +79,6 @@ impl Listener {
     pub fn install(&mut self, table: syn::Table, now: Timestamp) {
         if let Some((_, decoder)) = &mut self.syn {
             decoder.install(table, now);
-        }
         }
     }
 

@@ -76,6 +76,26 @@ pub fn step(time: Timestamp) -> u64 {
     time.as_secs() / STEP
 }
 
+/// When a step begins; the counter of its knock.
+#[must_use]
+pub fn time(step: u64) -> Timestamp {
+    Timestamp::from_secs(step.saturating_mul(STEP))
+}
+
+/// The step of a client's next knock: the present one, or the one after its last.
+///
+/// # Errors
+/// How long to wait, when that one is farther ahead than the server accepts. A last step that is farther ahead still
+/// was taken by a wrong clock, and is not gone on from.
+pub fn next_step(now: Timestamp, last: Option<u64>) -> Result<u64, Duration> {
+    let present = step(now);
+    match last {
+        Some(last) if last == present => Ok(present + 1),
+        Some(last) if last == present + 1 => Err(time(present + 1).since(now)),
+        _ => Ok(present),
+    }
+}
+
 /// The ports of a step.
 #[must_use]
 pub fn ports(key: &Secret<32>, step: u64, count: u8, ground: &Ground) -> Vec<u16> {
@@ -202,7 +222,7 @@ fn authentic(client: ClientId, step: u64) -> Authentic {
         // A step is good while it is near the present one, or its ports would not have been known.
         freshness: None,
         mac1: [0; 16],
-        request: Ok((ask, Timestamp::from_secs(step * STEP))),
+        request: Ok((ask, time(step))),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::capture::{Filter, Frame};
 use crate::config::{Clock, Configuration};
 use crate::frame::{Refused, Segment};
 use crate::grant::{Action, Grant, ProfileIndex};
+use crate::knock::syn::Book;
 use crate::knock::{ClientId, Drop, Fault, Knock, Listener, MarkKey, Outcome};
 use crate::policy::{Refusal, Rules, decide};
 use crate::text::{ProfileName, Protocol};
@@ -21,6 +22,8 @@ use crate::time::{ClockTrust, Now, Timestamp};
 pub struct Explainer {
     filter: Filter,
     listener: Listener,
+    /// The codes of SYNs, which the daemon has a thread for.
+    book: Option<Book>,
     known: HashMap<ClientId, (ProfileIndex, ProfileName, Rules)>,
     trust: ClockTrust,
     times: Option<Times>,
@@ -105,6 +108,8 @@ impl Explainer {
         // The seed only spreads hash tables, and a recording is no flood. The recording may be older than this release.
         let mut listener = pipeline::listener(&brief, [0; 16], Timestamp::default());
         listener.seed(marks);
+        let members = pipeline::members(&brief);
+        let book = (!members.is_empty()).then(|| Book::new(&config.server, &members));
         let names = upkeep::enabled(config).map(|profile| profile.name.clone());
         let filter = pipeline::filter(&brief);
         let clients = (0..).zip(brief.clients).zip(names);
@@ -114,12 +119,17 @@ impl Explainer {
             Clock::Untrusted => ClockTrust::Unsynchronised,
             Clock::Auto | Clock::Trusted => ClockTrust::Synchronised,
         };
-        Self { filter, listener, known: known.collect(), trust, times: None }
+        Self { filter, listener, book, known: known.collect(), trust, times: None }
     }
 
     /// Judges the next frame, captured at this time.
     pub fn frame(&mut self, at: Timestamp, frame: &Frame<'_>) -> Explained {
         let now = self.now(at);
+        if let Some(book) = &self.book {
+            for step in self.listener.missing_steps(now.wall) {
+                self.listener.install(book.table(step), now.wall);
+            }
+        }
         match pipeline::see(frame, &self.filter, now, &mut self.listener) {
             Seen::NoSegment(reason) => no_segment(reason),
             Seen::NoCandidate(segment) => self.no_candidate(&segment),

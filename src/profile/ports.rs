@@ -112,6 +112,8 @@ pub(super) fn totp_ports(table: &Table<'_>, methods: &[Method]) -> u8 {
 
 const DEFAULT_GAP: Span = Span::from_secs(5);
 const DEFAULT_TOTAL: Span = Span::from_secs(15);
-const TOTP_PORTS: Bounds<u32> = Bounds { least: totp::MIN_PORTS as u32, greatest: totp::MAX_PORTS as u32 };
+/// How many ports a sequence by the time may have.
+pub(crate) const TOTP_PORTS: Bounds<u32> =
+    Bounds { least: totp::MIN_PORTS as u32, greatest: totp::MAX_PORTS as u32 };
 const PLAIN_KEYS: &[&str] = &["ports", "gap", "total"];
 const TOTP_KEYS: &[&str] = &["ports"];

@@ -151,6 +151,17 @@ impl World {
         fs::write(&path, change(&text)).unwrap();
     }
 
+    /// Writes a profile by hand, as for a client without a bundle.
+    pub fn write_profile(&self, profile: &str, text: &str) {
+        let dir = self.path("etc/profiles.d");
+        if !dir.is_dir() {
+            fs::DirBuilder::new().mode(0o750).create(&dir).unwrap();
+        }
+        let path = dir.join(format!("{profile}.toml"));
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    }
+
     /// Adds lines to a profile's file.
     pub fn amend(&self, profile: &str, lines: &str) {
         self.edit(&format!("etc/profiles.d/{profile}.toml"), |text| {

@@ -13,6 +13,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../packets/mod.rs"]
+mod frames;
 
 mod adversary;
 mod confined;
@@ -20,8 +22,11 @@ mod grants;
 mod guards;
 mod interface;
 mod kill;
+mod nflog;
+mod plain;
 mod reload;
 mod replay;
 mod rules;
 mod state;
 mod syn;
+mod totp;

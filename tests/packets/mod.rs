@@ -51,12 +51,27 @@ pub fn syn(port: u16, sequence: u32, timestamp: u32) -> Vec<u8> {
     tcp(port, sequence, SYN, &linux_options(timestamp), &[])
 }
 
-/// An IPv4 packet with a right checksum, so that it also passes a real stack.
+/// An IPv4 packet to this address.
+pub fn ipv4_to(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv4_packet([source, destination], 0, &[], protocol, payload)
+}
+
 pub fn ipv4(source: [u8; 4], fragment: u16, options: &[u8], protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv4_packet([source, V4[1]], fragment, options, protocol, payload)
+}
+
+/// With a right checksum, so that it also passes a real stack.
+fn ipv4_packet(
+    [source, destination]: [[u8; 4]; 2],
+    fragment: u16,
+    options: &[u8],
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let words = u8::try_from(5 + options.len() / 4).unwrap();
     let length = short(20 + options.len() + payload.len());
     let start = [&[0x40 | words, 0][..], &length, &[0, 1], &fragment.to_be_bytes(), &[64, protocol]].concat();
-    let rest = [&source[..], &V4[1], options].concat();
+    let rest = [&source[..], &destination, options].concat();
     let sum: u32 =
         [&start[..], &rest].concat().chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
     let sum = !(u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap());

@@ -117,7 +117,7 @@ fn a_flood_of_sources_that_knock_once_does_not_push_out_who_has_knocked_twice() 
         assert!(sources.note(stranger, 7000, Duration::from_secs(101)).is_none());
     }
     assert_eq!(completed(&mut sources, HOME, &[(3, 9000)]), [0]);
-    let bytes = std::mem::size_of_val(&*sources.hall) + std::mem::size_of_val(&*sources.porch);
+    let bytes = size_of_val(&*sources.hall) + size_of_val(&*sources.porch);
     assert!(bytes < 3 << 20, "{bytes}");
 }
 

@@ -132,6 +132,17 @@ fn many_clients_are_told_apart() {
 }
 
 #[test]
+fn a_client_knocks_in_the_present_step_then_in_the_next_and_then_waits() {
+    let now = Timestamp::from_secs(NOW);
+    assert_eq!(next_step(now, None), Ok(PRESENT));
+    assert_eq!(next_step(now, Some(PRESENT - 1)), Ok(PRESENT));
+    assert_eq!(next_step(now, Some(PRESENT)), Ok(PRESENT + 1));
+    assert_eq!(next_step(now, Some(PRESENT + 1)), Err(Duration::from_secs(15)));
+    // The clock had been wrong.
+    assert_eq!(next_step(now, Some(PRESENT + 2)), Ok(PRESENT));
+}
+
+#[test]
 fn the_ports_are_those_of_another_program() {
     let text = include_str!("../../../tests/data/totp-vector.json");
     let vector: std::collections::BTreeMap<String, String> = serde_json::from_str(text).unwrap();
