@@ -184,7 +184,7 @@ fn unknown_keys_are_refused_with_the_accepted_ones_and_the_one_that_was_meant() 
         "max-duration = \"1h\"\n",
         &[
             "profiles.d/laptop.toml:3: max-duration: unknown key; did you mean max_duration? use public_key, psk, open, \
-         duration, max_duration, connections, other_addresses, max_grants, enabled, methods, max_age, max_ahead",
+         duration, max_duration, connections, other_addresses, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
         ],
     )]);
 }
@@ -439,6 +439,34 @@ fn two_profiles_never_share_a_key_or_a_name() {
 }
 
 #[test]
+fn no_two_fixed_sequences_are_knocked_by_one() {
+    let plain = |ports: &str| {
+        format!("open = [\"tcp/22\"]\nmethods = [\"plain\"]\ninsecure = true\n[plain]\nports = [{ports}]\n")
+    };
+    let errors = |alice: &str, bob: &str| {
+        Etc::new().profile("alice.toml", &plain(alice)).profile("bob.toml", &plain(bob)).errors()
+    };
+    let short = "\"tcp/7000\", \"udp/8000\", \"tcp/6000\"";
+    let long = "\"tcp/7000\", \"tcp/9\", \"udp/8000\", \"tcp/6000\"";
+    let holds = |file: &str, other: &str| {
+        format!(
+            "profiles.d/{file}.toml:4: plain.ports: has all knocks of the profile `{other}` in its order, so that it \
+             knocks for both; change one"
+        )
+    };
+    assert_eq!(errors(short, short), [holds("alice", "bob"), holds("bob", "alice")]);
+    assert_eq!(errors(long, short)[0], holds("alice", "bob"));
+    assert_eq!(
+        errors(short, "\"tcp/9\", \"udp/8\", \"tcp/6000\""),
+        [
+            "profiles.d/bob.toml:4: plain.ports: ends with the same knock as that of the profile `alice`, so that one \
+          packet would be both; change one"
+        ]
+    );
+    assert_eq!(errors(short, "\"tcp/7000\", \"udp/8000\", \"tcp/6001\""), [""; 0]);
+}
+
+#[test]
 fn a_profiles_name_must_be_usable_everywhere() {
     let error = |file: &str| Etc::new().profile(file, &laptop("")).errors();
     assert_eq!(
@@ -493,7 +521,7 @@ fn json_profiles_have_the_same_keys_and_the_same_errors() {
              tcp/22",
             "profiles.d/laptop.json:7: duration: is a number; use \"1s\" to \"30d\"",
             "profiles.d/laptop.json:8: timeout: unknown key; use public_key, psk, open, duration, max_duration, \
-             connections, other_addresses, max_grants, enabled, methods, max_age, max_ahead",
+             connections, other_addresses, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
         ]
     );
     assert_eq!(
@@ -797,6 +825,7 @@ fn the_example_profiles_load() {
         include_str!("../profiles/laptop.toml.example"),
         include_str!("../profiles/phone.toml.example"),
         include_str!("../profiles/gateway.toml.example"),
+        include_str!("../profiles/app.toml.example"),
     ];
     for example in examples {
         let etc = Etc::new()

@@ -22,6 +22,7 @@ use std::process::{Command, Output};
 use knockd_rs::capture::Miss;
 use knockd_rs::crypto::{Gate, KeyPair, Secret, noise};
 use knockd_rs::frame::Refused;
+use knockd_rs::knock::syn::{CodeKey, Slot};
 use knockd_rs::knock::{Drop, spa, totp};
 use knockd_rs::time::Timestamp;
 use packets::recording::{BEGIN, CLIENT, Recording, STRANGER};
@@ -72,7 +73,7 @@ fn server_dir(settings: &str) -> tempfile::TempDir {
     write(
         "profiles.d/laptop.toml",
         &format!(
-            "{keys}open = [\"tcp/22\", \"tcp/8000\"]\nmethods = [\"spa\", \"totp\"]\nother_addresses = [\"198.51.100.0/24\", \"224.0.0.0/4\"]\n"
+            "{keys}open = [\"tcp/22\", \"tcp/8000\"]\nmethods = [\"spa\", \"syn\", \"totp\"]\nother_addresses = [\"198.51.100.0/24\", \"224.0.0.0/4\"]\n"
         ),
     );
     write(
@@ -213,6 +214,18 @@ fn clock_in_doubt() -> Recording {
     recording
 }
 
+/// SYNs with a code: a good one, the same again, and one whose code is nobody's.
+fn syn_knocks() -> Recording {
+    let key = CodeKey::new(&client().agree(&server().public()).unwrap(), &psk());
+    let code = key.pack(Slot::of(Timestamp::from_secs(BEGIN)), None);
+    let good = syn(PORT, code.sequence, code.timestamp.unwrap());
+    let mut recording = Recording::ethernet();
+    recording.packet("granted done granted", CLIENT, TCP, &good);
+    recording.after(1000).packet("dropped repeat repeat", CLIENT, TCP, &good);
+    recording.after(1000).packet("dropped code code", CLIENT, TCP, &syn(PORT, 1, 1));
+    recording
+}
+
 /// A fixed sequence: one that is good, with a stranger's packet in the client's name; and one that is out of order.
 fn plain_sequences() -> Recording {
     let mut recording = Recording::ethernet();
@@ -252,11 +265,12 @@ fn totp_sequences() -> Recording {
 const STRICT: &str = "[limits]\nhandshakes_per_source = 1\n";
 
 /// Every recording, with the settings of its server.
-fn recordings() -> [(&'static str, &'static str, Recording); 5] {
+fn recordings() -> [(&'static str, &'static str, Recording); 6] {
     [
         ("frames", STRICT, frames()),
         ("spa", STRICT, spa_knocks()),
         ("clock-in-doubt", "[freshness]\nclock = \"untrusted\"\n", clock_in_doubt()),
+        ("syn", STRICT, syn_knocks()),
         ("plain", STRICT, plain_sequences()),
         ("totp", STRICT, totp_sequences()),
     ]

@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("policy", "grant knock text"),
     ("grant", "knock policy text time"),
     ("nft", "grant text"),
-    ("capture", "frame privsep sys text"),
+    ("capture", "frame privsep sys text time"),
     // What people write.
     ("config", "crypto files grant knock profile text"),
     ("profile", "config crypto files grant knock text"),
@@ -46,7 +46,10 @@ const MAY_USE: &[(&str, &str)] = &[
     // For tests/fuzz alone, behind a feature of its own.
     ("fuzzing", "config knock nft profile state"),
     // Above all; named by main alone.
-    ("cli", "client clock config control crypto enrol files grant knock log privsep profile state text"),
+    (
+        "cli",
+        "capture client clock config control crypto enrol files grant knock log privsep profile state text time",
+    ),
     ("main", "cli"),
 ];
 
@@ -93,6 +96,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "time.rs",
     "privsep/message.rs",
     "privsep/counters.rs",
+    "privsep/pipeline.rs",
     "config/mod.rs",
     "profile/mod.rs",
     "enrol/mod.rs",

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use knockd_rs::capture::Miss;
 use knockd_rs::cli::{self, EXIT_CODES};
+use knockd_rs::frame::Refused;
+use knockd_rs::knock::Drop;
 use knockd_rs::privsep::counters;
 
 const DAEMON: &str = include_str!("../man/knockd-rs.8");
@@ -154,6 +157,32 @@ fn every_reason_of_refusal_is_explained_and_no_other() {
     let real: BTreeSet<String> = sources.into_iter().flat_map(names_in_source).collect();
     assert!(real.len() >= 15 && real.contains("stale") && real.contains("all-full"), "{real:?}");
     assert_eq!(names(&section(DAEMON, ".Ss", "Reasons of refusal")), real);
+}
+
+#[test]
+fn every_reason_without_a_line_in_the_log_is_explained_as_the_program_does() {
+    let mut real: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, sentence: &str| real.push((name.to_owned(), sentence.to_owned()));
+    Refused::ALL.iter().for_each(|reason| add(reason.name(), reason.sentence()));
+    Miss::ALL.iter().for_each(|reason| add(reason.name(), reason.sentence()));
+    Drop::ALL.iter().for_each(|reason| add(reason.name(), reason.sentence()));
+    assert_eq!(items(&section(DAEMON, ".Ss", "Reasons without a line in the log")), real);
+}
+
+#[test]
+fn the_published_ports_of_totp_are_those_that_are_tested() {
+    let vector: BTreeMap<String, String> =
+        serde_json::from_str(include_str!("data/totp-vector.json")).unwrap();
+    let printed = section(PROTOCOL, ".Sh", "TOTP").join(" ");
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    let printed = words.join(" ");
+    for name in ["time", "step", "ports", "next_ports", "without_the_first", "twelve_of_twelve"] {
+        assert!(printed.contains(&vector[name]), "{name} is not in knockd-rs-protocol(7)");
+    }
+    for name in ["shared", "key"] {
+        let (first, second) = vector[name].split_at(32);
+        assert!(printed.contains(&format!("{first} {second}")), "{name} is not in knockd-rs-protocol(7)");
+    }
 }
 
 #[test]

@@ -14,8 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{ConfigError, Report, Syntax, Table, key_hint, limits, merged, parse, value};
 use crate::crypto::{GateKey, KeyPair, Psk, PublicKey, Secret};
-use crate::knock::totp;
-use crate::profile::{Method, TOTP_PORTS, is_weak, methods};
+use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
 use crate::text::{PortRange, ProfileName, ServerName, ServiceName};
 
 mod file;
@@ -257,7 +256,7 @@ fn read_access(table: &Table<'_>) -> Option<Access> {
         totp_ports: table
             .number("totp_ports", TOTP_PORTS)
             .and_then(|n| n.value.try_into().ok())
-            .unwrap_or(totp::DEFAULT_PORTS),
+            .unwrap_or(DEFAULT_TOTP_PORTS),
     })
 }
 

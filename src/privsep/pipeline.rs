@@ -1,5 +1,5 @@
 //! A packet's way up to its outcome, built from a [`Brief`]: the kernel's filter, the listener, and what is done with
-//! each frame. The worker and `explain` go by this, so that the one does what the other says. Pure.
+//! each frame. The worker and `explain` go by this, so that the one does what the other says.
 #![forbid(unsafe_code)]
 
 use std::num::NonZeroU32;

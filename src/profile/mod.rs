@@ -20,7 +20,7 @@ mod weak;
 
 pub use crate::knock::Method;
 pub use ports::Plain;
-pub(crate) use ports::TOTP_PORTS;
+pub(crate) use ports::{DEFAULT_TOTP_PORTS, TOTP_PORTS};
 pub use store::{NewProfile, StoreError, remove_profile, write_profile};
 pub use weak::is_weak;
 

@@ -30,9 +30,12 @@ fn completed(sources: &mut Sources, source: &str, hits: &[(u64, Door)]) -> Vec<u
     hits.iter().enumerate().filter_map(hit).collect()
 }
 
+/// What it is about, the hits, and at which of them the sequence is complete.
+type Story<'a> = (&'a str, &'a [(u64, Door)], &'a [usize]);
+
 #[test]
 fn stories_of_one_source() {
-    let stories: [(&str, &[(u64, Door)], &[usize]); 12] = [
+    let stories: [Story<'_>; 12] = [
         ("in order", &[(0, 7000), (1, 8000), (2, 9000)], &[2]),
         ("out of order", &[(0, 7000), (1, 9000), (2, 8000)], &[]),
         ("backwards", &[(0, 9000), (1, 8000), (2, 7000)], &[]),
