@@ -18,12 +18,14 @@ use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use knockd_rs::capture::Miss;
 use knockd_rs::crypto::{Gate, KeyPair, Secret, noise};
 use knockd_rs::frame::Refused;
 use knockd_rs::knock::syn::{CodeKey, Slot};
-use knockd_rs::knock::{Drop, spa, totp};
+use knockd_rs::knock::{Drop, MarkKey, Method, spa, totp};
+use knockd_rs::state::{Mark, Place, State};
 use knockd_rs::time::Timestamp;
 use packets::recording::{BEGIN, CLIENT, Recording, STRANGER};
 use packets::{DOT1Q, IPV4, IPV6, ROUTING, TCP, UDP, V6, ethernet, extension, ipv4, ipv6, syn, tcp, udp};
@@ -402,6 +404,31 @@ fn of_one_profile_its_own_packets_are_shown_and_those_that_nobody_can_tell() {
     assert_eq!(reasons, ["repeat", "mac", "unknown-client", "budget", "key"]);
     let output = explain(server.path(), &fixture("spa"), &["--profile", "nobody"]);
     assert_eq!(stderr(&output), "knockd-rs: there is no profile `nobody`; see `knockd-rs profile list`\n");
+}
+
+#[test]
+fn with_marks_what_the_daemon_has_heard_is_refused_and_its_record_is_left_as_it_is() {
+    let server = server_dir(STRICT);
+    let dirs = ["run", "lib"].map(|name| server.path().join(name).join("replay"));
+    dirs.iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+    let [runtime, state] = dirs.clone();
+    let place = Place { runtime, state, identity: self::server().public().identity() };
+    let (mut state, _) = State::open(place, Duration::from_secs(9), Duration::from_secs(9)).unwrap();
+    let key = MarkKey::new(client().public().into(), Method::Spa);
+    state.persist(&Mark { key, counter: Timestamp::from_secs(BEGIN), mac1: [1; 16] });
+    state.finish(Duration::from_secs(10));
+    let files = || -> Vec<Vec<u8>> {
+        let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).unwrap());
+        entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+    };
+    let before = files();
+    for (arguments, expected) in
+        [(&["--json"][..], "granted done granted"), (&["--json", "--marks"], "refused replay replayed")]
+    {
+        let output = explain(server.path(), &fixture("spa"), arguments);
+        assert_eq!(said(&objects(&output)[0]), expected);
+    }
+    assert!(files() == before && !before.is_empty());
 }
 
 #[test]

@@ -11,13 +11,13 @@ use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
 use crate::enrol::{Access, Bundle, Host, save_bundle};
 use crate::grant::Uses;
-use crate::profile::{Method, NewProfile, Opens, remove_profile, write_profile};
-use crate::text::{Network, ProfileName, ServerName, Span};
+use crate::profile::{Method, NewPlain, NewProfile, Opens, remove_profile, write_plain, write_profile};
+use crate::text::{Network, PortRange, ProfileName, ServerName, Span};
 
 /// The clients that may knock at this server.
 #[derive(Debug, Subcommand)]
 pub(super) enum Profile {
-    Add(Add),
+    Add(Box<Add>),
     List(List),
     Show(Show),
     Remove(Remove),
@@ -77,6 +77,10 @@ pub(super) struct Add {
     /// Leave out the pre-shared key, the hedge against quantum computers.
     #[arg(long)]
     no_psk: bool,
+    /// Knock by this fixed sequence alone, such as tcp/7000,udp/8000,tcp/6000: replayable, without keys or bundle.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',',
+          conflicts_with_all = ["public_key", "host", "server", "max_duration", "other_address", "no_psk", "method", "out"])]
+    plain: Vec<PortRange>,
     /// Where to write the bundle; NAME.knock otherwise.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -88,6 +92,9 @@ impl Add {
     fn run(self) -> Result<(), Failure> {
         init(&self.places)?;
         let config = load(&self.places)?;
+        if !self.plain.is_empty() {
+            return self.add_plain(&config);
+        }
         let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.knock", self.name)));
         if out.symlink_metadata().is_ok() {
             return Err(Failure::Failed(format!(
@@ -132,6 +139,28 @@ impl Add {
             out.display()
         ))?;
         Ok(())
+    }
+
+    /// A profile without keys, whose client has nothing to import.
+    fn add_plain(&self, config: &Configuration) -> Result<(), Failure> {
+        let profile = NewPlain {
+            ports: self.plain.clone(),
+            open: self.open.clone(),
+            duration: self.duration,
+            connections: if self.many { Uses::Many } else { Uses::Once },
+        };
+        let path = write_plain(&self.places.config_dir, &self.name, &profile, &config.settings)
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        print(&format!(
+            "made {}; whoever sees its sequence once can open these ports from then on",
+            path.display()
+        ))?;
+        let ports: Vec<String> =
+            self.plain.iter().map(|port| format!("{}:{}", port.first(), port.protocol())).collect();
+        print(&format!(
+            "next: on the client `knock SERVER {}`; here `knockd-rs reload` if the daemon runs",
+            ports.join(" ")
+        ))
     }
 
     fn host(&self) -> Result<Host, Failure> {
@@ -217,12 +246,19 @@ impl Show {
         let config = load(&self.places)?;
         let profile = find(&config, &self.name)?;
         let join = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(" ") };
-        let texts = |items: &[crate::text::PortRange]| items.iter().map(ToString::to_string).collect();
+        let texts = |items: &[PortRange]| items.iter().map(ToString::to_string).collect();
         print(&format!("name             {}", profile.name))?;
         print(&format!("enabled          {}", if profile.enabled { "yes" } else { "no" }))?;
         let key = profile.public_key.map_or_else(|| "none".to_owned(), |key| key.to_string());
         print(&format!("public key       {key}"))?;
         print(&format!("fingerprint      {}", profile.fingerprint()))?;
+        print(&format!(
+            "methods          {}",
+            join(profile.methods.iter().map(ToString::to_string).collect())
+        ))?;
+        if let Some(plain) = &profile.plain {
+            print(&format!("sequence         {}", join(texts(&plain.ports))))?;
+        }
         print(&format!("pre-shared key   {}", if profile.has_psk() { "yes" } else { "no" }))?;
         print(&format!(
             "opens            {}",

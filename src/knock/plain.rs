@@ -118,6 +118,7 @@ mod tests {
 
     use super::*;
     use crate::frame::{Body, Syn};
+    use crate::knock::{Knock, Listener, Outcome, Rates};
     use crate::text::Protocol;
     use crate::time::{ClockTrust, Timestamp};
 
@@ -182,6 +183,32 @@ mod tests {
         let knocks = ["tcp/7000", "tcp/7000", "udp/8000", "tcp/8000", "tcp/6001", "tcp/6000"];
         let said = play(&mut decoder(), "2001:db8::7", &knocks);
         assert_eq!(said, [PARTIAL, PARTIAL, PARTIAL, PARTIAL, Ok(BOB), Ok(ALICE)]);
+    }
+
+    #[test]
+    fn a_sequence_is_good_again_also_when_the_servers_clock_was_set_back_and_not_in_quarantine() {
+        let sequences = [sequence(ALICE, &["tcp/7000", "tcp/6000"])];
+        let mut listener =
+            Listener::new(Rates::default(), [1; 16], Timestamp::from_secs(1_000_000)).with_plain(sequences);
+        let mut knock = |wall, uptime, quarantine: Option<u64>| {
+            quarantine.into_iter().for_each(|until| listener.quarantine(Duration::from_secs(until)));
+            let (source, destination) = ([192, 0, 2, 7].into(), [192, 0, 2, 1].into());
+            let now = Now {
+                wall: Timestamp::from_secs(wall),
+                uptime: Duration::from_secs(uptime),
+                trust: ClockTrust::Synchronised,
+            };
+            let body = Body::Syn(Syn { sequence: 1, timestamp: None });
+            let hits = [7000, 6000].map(|port| Segment { source, destination, port, body });
+            let [_, outcome] = hits.map(|segment| listener.receive(&segment, now));
+            if let Outcome::Knock(knock) = &outcome {
+                listener.spend(knock);
+            }
+            matches!(outcome, Outcome::Knock(Knock { client: ALICE, method: Method::Plain, .. }))
+        };
+        assert!(knock(2_000_000, 100, None) && knock(2_000_000, 101, None));
+        assert!(knock(1_900_000, 102, None), "the clock was set back");
+        assert!(!knock(2_000_000, 103, Some(200)) && knock(2_000_000, 200, None));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod weak;
 pub use crate::knock::Method;
 pub use ports::Plain;
 pub(crate) use ports::{DEFAULT_TOTP_PORTS, TOTP_PORTS};
-pub use store::{NewProfile, StoreError, remove_profile, write_profile};
+pub use store::{NewPlain, NewProfile, StoreError, remove_profile, write_plain, write_profile};
 pub use weak::is_weak;
 
 /// A client known to the server, and what it may open.

@@ -12,7 +12,7 @@ use crate::config::{ConfigError, PROFILES_DIR, Report, Settings, Syntax};
 use crate::crypto::{Psk, PublicKey};
 use crate::files::{self, FileError, Private, SYSTEM_USER};
 use crate::grant::Uses;
-use crate::text::{Network, ProfileName, Span};
+use crate::text::{Network, PortRange, ProfileName, Span};
 
 /// What a new profile is to say; `None` leaves a key out, with its default in a comment.
 #[derive(Clone, Debug)]
@@ -117,11 +117,67 @@ pub fn write_profile(
     profile: &NewProfile,
     settings: &Settings,
 ) -> Result<PathBuf, StoreError> {
+    write_text(dir, name, &profile.to_toml(name), settings)
+}
+
+/// What a new profile without a key is to say: a fixed sequence.
+#[derive(Clone, Debug)]
+pub struct NewPlain {
+    /// The sequence.
+    pub ports: Vec<PortRange>,
+    /// What it opens; at least one.
+    pub open: Vec<Opens>,
+    /// How long a grant lasts.
+    pub duration: Option<Span>,
+    /// How many connections a grant is for.
+    pub connections: Uses,
+}
+
+impl NewPlain {
+    /// The file's text. The table comes last, as TOML has it.
+    #[must_use]
+    pub fn to_toml(&self, name: &ProfileName) -> String {
+        format!(
+            "# Client `{name}` of knockd-rs; see knockd-rs-profile(5). In force after: knockd-rs reload\n\n\
+             # {OPEN}\nopen = {}\n\n# How long a port stays open: 1s to 30d.\n{}\n\n# {CONNECTIONS}\nconnections = \"{}\"\n\n\
+             # {INSECURE}\nmethods = [\"plain\"]\ninsecure = true\n\n\
+             # {SEQUENCE}\n[plain]\nports = {}\n#gap = \"5s\"\n#total = \"15s\"\n",
+            list(&self.open),
+            span("duration", self.duration, DEFAULT_DURATION),
+            self.connections,
+            list(&self.ports),
+        )
+    }
+}
+
+const INSECURE: &str =
+    "A fixed sequence is replayable: whoever sees it once can open these ports from then on.";
+const SEQUENCE: &str =
+    "The ports in their order, the longest pause between two knocks, and the longest time for all.";
+
+/// As [`write_profile`], for a profile without a key.
+///
+/// # Errors
+/// As [`write_profile`].
+pub fn write_plain(
+    dir: &Path,
+    name: &ProfileName,
+    profile: &NewPlain,
+    settings: &Settings,
+) -> Result<PathBuf, StoreError> {
+    write_text(dir, name, &profile.to_toml(name), settings)
+}
+
+fn write_text(
+    dir: &Path,
+    name: &ProfileName,
+    text: &str,
+    settings: &Settings,
+) -> Result<PathBuf, StoreError> {
     let relative = format!("{PROFILES_DIR}/{name}.toml");
-    let text = profile.to_toml(name);
     let report = Report::new(&relative);
     let server = Server { services: Some(&settings.services), freshness: settings.freshness };
-    read(name.clone(), &text, Syntax::Toml, server, &report);
+    read(name.clone(), text, Syntax::Toml, server, &report);
     let (errors, _) = report.into_parts();
     if !errors.is_empty() {
         return Err(StoreError::Refused(errors));

@@ -6,8 +6,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::common::{
-    Answer, CABLE, CLIENT4, CLIENT6, Daemon, GUARDED, SERVER4, SERVER6, SOON, STRANGER4, World, attempt,
-    succeed, wait_for,
+    Answer, CABLE, CLIENT4, CLIENT6, Daemon, GUARDED, KNOCKD, SERVER4, SERVER6, SOON, STRANGER4, World,
+    attempt, said, succeed, wait_for,
 };
 use crate::frames::{IPV4, TCP, ethernet, ipv4_to, syn};
 
@@ -88,6 +88,24 @@ fn a_start_and_a_reload_name_each_profile_that_is_replayable() {
 }
 
 #[test]
+fn a_sequence_is_added_by_one_command_and_knocked_as_that_says() {
+    let world = World::new();
+    world.enrol("laptop", &["--open", "tcp/22"]);
+    let add = |words: &[&str]| {
+        let mut add = std::process::Command::new(KNOCKD);
+        add.args(["profile", "add"]).args(words).arg("--config-dir").arg(world.path("etc"));
+        add.arg("--state-dir").arg(world.path("lib")).output().unwrap()
+    };
+    let said_in_order = said(&add(&["scan", "--open", "tcp/22", "--plain", "tcp/1,udp/2,tcp/3"]));
+    assert!(said_in_order.contains("so that a port scan would open"), "{said_in_order}");
+    let text = succeed(&add(&["phone", "--open", "tcp/22", "--plain", "tcp/7000,udp/8000,tcp/6000"]));
+    assert!(text.contains("`knock SERVER 7000:tcp 8000:udp 6000:tcp`"), "{text}");
+    let daemon = world.daemon(GUARDED);
+    succeed(&knock(&world, &["10.77.0.1", "7000:tcp", "8000:udp", "6000:tcp"]));
+    daemon.await_log("granted phone from 10.77.0.2");
+}
+
+#[test]
 fn out_of_order_too_slow_or_with_another_protocol_it_opens_nothing() {
     let world = World::new();
     profiles(&world);
@@ -160,7 +178,6 @@ fn a_profile_that_does_not_list_the_method_has_no_sequence() {
     let world = World::new();
     profiles(&world);
     let daemon = world.daemon(GUARDED);
-    world.amend("laptop", "");
     for name in ["phone", "tablet"] {
         std::fs::remove_file(world.path(&format!("etc/profiles.d/{name}.toml"))).unwrap();
     }
