@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Freshness, Report, Services, Settings, Syntax};
-use crate::knock::spa;
+use crate::knock::{sequence, spa};
 use crate::{nft, profile, state};
 
 /// Reads the text of `knockd-rs.toml`: every error as it is printed. `None` for text that is no TOML.
@@ -47,4 +47,13 @@ pub fn netlink(datagram: &[u8]) -> usize {
 /// When a request that was taken has no form, or one that reads differently.
 pub fn spa_plaintext(plain: &[u8]) {
     spa::check_plaintext(plain);
+}
+
+/// The same for a payload of `sequence`, and for a set of its lanes: what the erasure code makes of them agrees with
+/// most of them.
+///
+/// # Panics
+/// As [`spa_plaintext`], and when the code gives a message that is not the one meant.
+pub fn sequence(bytes: &[u8]) {
+    sequence::check(bytes);
 }

@@ -175,7 +175,7 @@ fn unknown_keys_are_refused_with_the_accepted_ones_and_the_one_that_was_meant() 
         (
             "[gaurds]\n",
             &[
-                "knockd-rs.toml:1: gaurds: unknown key; use capture, firewall, guard, services, freshness, limits, \
+                "knockd-rs.toml:1: gaurds: unknown key; use capture, firewall, guard, services, sequence, freshness, limits, \
              control, log",
             ],
         ),
@@ -240,6 +240,31 @@ fn settings_that_contradict_each_other_are_refused() {
                 "knockd-rs.toml:4: firewall.sets.timed_v4: the table knockd-rs is the daemon's own; name a table of yours",
             ],
         ),
+    ]);
+}
+
+#[test]
+fn ports_that_sequences_cannot_be_played_on_are_refused() {
+    settings_are_refused(&[
+        (
+            "[sequence]\nspan = 8191\n",
+            &[
+                "knockd-rs.toml:2: sequence.span: a span of 8191 ports is too small, 32 knocks of 8 bits need 8192; use 8192 to 65535",
+            ],
+        ),
+        (
+            "[sequence]\nbase = 40000\n",
+            &[
+                "knockd-rs.toml:2: sequence.base: 32768 ports from 40000 on do not lie between 1 and 65535; use a lower base or a smaller span",
+            ],
+        ),
+        (
+            "[sequence]\nexcluded = [\"tcp/20000-20064\"]\n",
+            &[
+                "knockd-rs.toml:2: sequence.excluded: more than 64 ports are left out; name fewer, or choose another base",
+            ],
+        ),
+        ("[sequence]\nbase = 0\n", &["knockd-rs.toml:2: sequence.base: 0; use 1 to 65535"]),
     ]);
 }
 

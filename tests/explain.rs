@@ -24,7 +24,7 @@ use knockd_rs::capture::Miss;
 use knockd_rs::crypto::{Gate, KeyPair, Secret, noise};
 use knockd_rs::frame::Refused;
 use knockd_rs::knock::syn::{CodeKey, Slot};
-use knockd_rs::knock::{Drop, MarkKey, Method, spa, totp};
+use knockd_rs::knock::{Drop, Ground, MarkKey, Method, spa, totp};
 use knockd_rs::state::{Mark, Place, State};
 use knockd_rs::time::Timestamp;
 use packets::recording::{BEGIN, CLIENT, Recording, STRANGER};
@@ -254,7 +254,7 @@ fn totp_sequences() -> Recording {
         (now - 2, "noted sequence partial"),
     ];
     for (step, expected) in stories {
-        let ports = totp::ports(&key, step, totp::DEFAULT_PORTS, &totp::Ground::default());
+        let ports = totp::ports(&key, step, totp::DEFAULT_PORTS, &Ground::default());
         let (last, first) = ports.split_last().unwrap();
         for port in first {
             recording.after(40).packet("noted sequence partial", CLIENT, TCP, &syn(*port, 1, 1));

@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // What people write.
     ("config", "crypto files grant knock profile text"),
     ("profile", "config crypto files grant knock text"),
-    ("enrol", "config crypto files profile text"),
+    ("enrol", "config crypto files knock profile text"),
     // Who runs what.
     ("clock", "config sys time"),
     ("log", "config time"),

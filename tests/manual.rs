@@ -298,6 +298,22 @@ fn the_published_test_vector_is_the_one_that_is_tested() {
 }
 
 #[test]
+fn the_published_sequence_is_the_one_that_is_tested() {
+    let vector: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(include_str!("data/sequence-vector.json")).unwrap();
+    let printed =
+        section(PROTOCOL, ".Ss", "Test vector of a sequence").join(" ").replace([' ', ';', ','], "");
+    for (name, value) in vector.iter().filter(|(name, _)| *name != "what") {
+        let value = match value {
+            serde_json::Value::Array(ports) => ports.iter().map(ToString::to_string).collect(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        assert!(printed.contains(&value), "{name} is not in knockd-rs-protocol(7)");
+    }
+}
+
+#[test]
 fn every_page_is_free_of_warnings() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
     let mut pages: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();

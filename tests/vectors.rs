@@ -13,6 +13,7 @@ use std::time::Duration;
 use knockd_rs::crypto::noise::{self, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, PublicKey, Secret};
 use knockd_rs::frame::{Body, Segment};
+use knockd_rs::knock::sequence::{Ground, compose};
 use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, MAX_PAYLOAD, PROLOGUE, seal};
 use knockd_rs::knock::{Ask, Freshness, Knock, Listener, Op, Outcome, Rates, Target, Wanted};
 use knockd_rs::text::Span;
@@ -221,4 +222,26 @@ fn a_knock_is_a_message_that_snow_reads() {
         expected.resize(len, 0);
         assert_eq!(plain[..read], expected);
     }
+}
+
+#[test]
+fn a_sequence_is_that_of_another_program() {
+    let vector: serde_json::Value = serde_json::from_str(include_str!("data/sequence-vector.json")).unwrap();
+    let ask = Ask {
+        op: Op::Open,
+        target: Target::Source,
+        single: true,
+        duration: Some(Span::from_secs(3600)),
+        ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
+    };
+    let counter = Timestamp::from_secs(vector["counter"].as_u64().unwrap());
+    let identity = Vector::spa().identity();
+    let sequence = compose(&ask, counter, &identity, &Ground::default(), 1).unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(&sequence.payload), vector["payload"]);
+    let message = ["hint", "tag", "ct"].map(|name| vector[name].as_str().unwrap()).concat();
+    assert_eq!(hex(&sequence.message), message);
+    let lanes: Vec<u8> = sequence.notes.iter().map(|note| note.byte).collect();
+    assert_eq!(hex(&lanes), vector["lanes"]);
+    assert_eq!(serde_json::json!(sequence.ports().collect::<Vec<u16>>()), vector["ports"]);
 }

@@ -1,5 +1,6 @@
 //! `keygen`, `import`, `knock`: the client's side of the command line.
 
+use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +10,7 @@ use clap::Args;
 use super::Failure;
 use super::exit::{print, warn};
 use crate::client::knock::{Knocker, Opened, StillClosed, Way};
+use crate::client::sequence::{Style, Tempo};
 use crate::client::store::{Dirs, load_server, save_server};
 use crate::clock;
 use crate::config::ConfigError;
@@ -49,6 +51,18 @@ pub(super) struct Knock {
     /// Make the knock good from this machine's own address only; not behind NAT.
     #[arg(long)]
     pin: bool,
+    /// Knock by an encoded sequence of ports, where this program can send no datagrams of its own; it looks like a scan.
+    #[arg(long, conflicts_with = "syn")]
+    sequence: bool,
+    /// Make the sequence of UDP datagrams instead of TCP connections.
+    #[arg(long, requires = "sequence")]
+    udp: bool,
+    /// Send the sequence without pauses, and three times: against junk that others send in this machine's name.
+    #[arg(long, requires = "sequence", conflicts_with = "slow")]
+    fast: bool,
+    /// Take two minutes for the sequence.
+    #[arg(long, requires = "sequence")]
+    slow: bool,
     /// End this client's grants instead of opening.
     #[arg(long, conflicts_with_all = ["duration", "many", "wait"])]
     close: bool,
@@ -85,6 +99,7 @@ impl Knock {
             .map_err(|error| Failure::Failed(error.to_string()))?;
         knocker.pinned = self.pin;
         knocker.way = self.way(&enrolment.access)?;
+        knocker.progress = (!self.quiet && std::io::stderr().is_terminal()).then_some(show_progress);
         let outcome = match self.port_to_try(&ports)? {
             Some(port) => self.knock_and_wait(&mut knocker, &ask, port),
             None => self.knock_only(&mut knocker, &ask),
@@ -98,48 +113,27 @@ impl Knock {
 
     /// How to knock; the server would ignore a way that the profile does not list.
     fn way(&self, access: &Access) -> Result<Way, Failure> {
-        let (way, method) = match (self.syn, self.totp) {
-            (true, _) => (Way::Syn, Method::Syn),
-            (_, true) => (Way::Totp, Method::Totp),
+        let (way, method) = match (self.syn, self.totp, self.sequence) {
+            (true, ..) => (Way::Syn, Method::Syn),
+            (_, true, _) => (Way::Totp, Method::Totp),
+            (.., true) => (Way::Sequence(self.style()), Method::Sequence),
             _ => (Way::Spa, Method::Spa),
         };
-        if access.methods.contains(&method) {
-            return Ok(way);
-        }
-        let listed: Vec<String> = access.methods.iter().map(ToString::to_string).collect();
-        Err(Failure::Usage(format!(
-            "{} does not take knocks by {method} from this client, only by {}; the profile's `methods` on the server \
-             say which, and `methods` in {}.toml what this client knows of it",
-            self.server,
-            listed.join(", "),
-            self.server
-        )))
+        may_use(access, &self.server, method)?;
+        Ok(way)
     }
 
-    /// What goes into the packet, and the ports that this means.
     fn wanted(&self, access: &Access) -> Result<(Wanted, Vec<PortRange>), Failure> {
-        let ports_of = |opens: &Opens| match opens {
-            Opens::Ports(range) => Ok(vec![*range]),
-            Opens::Service(name) => access.services.get(name).cloned().ok_or_else(|| {
-                let known: Vec<String> = access.services.keys().map(ToString::to_string).collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Failure::Usage(format!(
-                    "{} opens no service {name} for this client; it knows: {known}",
-                    self.server
-                ))
-            }),
+        wanted(&self.open, &self.server, access)
+    }
+
+    fn style(&self) -> Style {
+        let tempo = match (self.fast, self.slow) {
+            (true, _) => Tempo::Fast,
+            (_, true) => Tempo::Slow,
+            _ => Tempo::Usual,
         };
-        let lists: Result<Vec<Vec<PortRange>>, Failure> = self.open.iter().map(ports_of).collect();
-        let ports = lists?.concat();
-        match self.open.as_slice() {
-            [] => Ok((Wanted::Defaults, access.open.clone())),
-            [Opens::Service(name)] => Ok((Wanted::Service(service_tag(name.as_str())), ports)),
-            _ if ports.len() > MAX_ENTRIES => Err(Failure::Usage(format!(
-                "one knock can name {MAX_ENTRIES} port ranges, and these are {}; knock twice",
-                ports.len()
-            ))),
-            _ => Ok((Wanted::Ports(ports.clone()), ports)),
-        }
+        Style { carrier: if self.udp { Protocol::Udp } else { Protocol::Tcp }, tempo }
     }
 
     fn ask(&self, ports: Wanted) -> Ask {
@@ -213,7 +207,7 @@ impl Knock {
             "a firewall on the way that rewrites sequence numbers or takes timestamps out of TCP; spa does not mind"
                 .to_owned()
         } else {
-            format!("a firewall on the way that drops UDP port {}", self.knock_port(knocker))
+            format!("a firewall on the way that drops {}", self.where_to(knocker))
         };
         let clock = if self.syn || self.totp { "half a minute" } else { "minutes" };
         format!(
@@ -234,15 +228,16 @@ impl Knock {
     }
 
     fn where_to(&self, knocker: &Knocker<'_>) -> String {
-        match (self.totp, self.syn) {
-            (true, _) => "TCP ports by the time".to_owned(),
-            (_, true) => format!("TCP port {}", self.knock_port(knocker)),
-            _ => format!("UDP port {}", self.knock_port(knocker)),
+        let port = knocker.addresses.first().map_or(0, std::net::SocketAddr::port);
+        match knocker.way {
+            Way::Spa => format!("UDP port {port}"),
+            Way::Syn => format!("TCP port {port}"),
+            Way::Totp => "TCP ports by the time".to_owned(),
+            Way::Sequence(Style { carrier, .. }) => {
+                let name = if carrier == Protocol::Tcp { "TCP" } else { "UDP" };
+                format!("{name} ports {} to {}", knocker.ground.base, knocker.ground.last())
+            }
         }
-    }
-
-    fn knock_port(&self, knocker: &Knocker<'_>) -> u16 {
-        knocker.addresses.first().map_or(0, std::net::SocketAddr::port)
     }
 
     fn say(&self, line: &str) {
@@ -256,6 +251,53 @@ impl Knock {
         let error = Command::new(program).args(arguments).exec();
         Err(Failure::Failed(format!("{program} cannot be run: {error}")))
     }
+}
+
+/// What goes into a knock, and the ports that this means.
+pub(super) fn wanted(
+    open: &[Opens],
+    server: &ServerName,
+    access: &Access,
+) -> Result<(Wanted, Vec<PortRange>), Failure> {
+    let ports_of = |opens: &Opens| match opens {
+        Opens::Ports(range) => Ok(vec![*range]),
+        Opens::Service(name) => access.services.get(name).cloned().ok_or_else(|| {
+            let known: Vec<String> = access.services.keys().map(ToString::to_string).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Failure::Usage(format!("{} opens no service {name} for this client; it knows: {known}", server))
+        }),
+    };
+    let lists: Result<Vec<Vec<PortRange>>, Failure> = open.iter().map(ports_of).collect();
+    let ports = lists?.concat();
+    match open {
+        [] => Ok((Wanted::Defaults, access.open.clone())),
+        [Opens::Service(name)] => Ok((Wanted::Service(service_tag(name.as_str())), ports)),
+        _ if ports.len() > MAX_ENTRIES => Err(Failure::Usage(format!(
+            "one knock can name {MAX_ENTRIES} port ranges, and these are {}; knock twice",
+            ports.len()
+        ))),
+        _ => Ok((Wanted::Ports(ports.clone()), ports)),
+    }
+}
+
+/// Whether the server listens to this client's knocks of this kind, as far as the bundle said.
+pub(super) fn may_use(access: &Access, server: &ServerName, method: Method) -> Result<(), Failure> {
+    if access.methods.contains(&method) {
+        return Ok(());
+    }
+    let listed: Vec<String> = access.methods.iter().map(ToString::to_string).collect();
+    Err(Failure::Usage(format!(
+        "{server} does not take knocks by {method} from this client, only by {}; the profile's `methods` on the server \
+         say which, and `methods` in {server}.toml what this client knows of it",
+        listed.join(", "),
+    )))
+}
+
+/// One line, written over and over, and wiped at the end.
+fn show_progress(done: usize, all: usize) {
+    let line = if done < all { format!("\rknock {done} of {all}") } else { "\r\x1b[K".to_owned() };
+    // A terminal that is gone is no reason to stop knocking.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Learn about a server from the bundle that its administrator made.

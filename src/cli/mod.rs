@@ -11,6 +11,8 @@ mod exit;
 mod explain;
 #[cfg(feature = "daemon")]
 mod profile;
+#[cfg(feature = "client")]
+mod sequence;
 #[cfg(feature = "daemon")]
 mod status;
 #[cfg(feature = "client")]
@@ -56,6 +58,8 @@ enum Command {
     Import(client::Import),
     #[cfg(feature = "client")]
     Keygen(client::Keygen),
+    #[cfg(feature = "client")]
+    Sequence(sequence::Show),
     #[cfg(feature = "daemon")]
     Status(status::Show),
     #[cfg(feature = "daemon")]
@@ -104,6 +108,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Import(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Keygen(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Sequence(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Status(args) => args.run(),
         #[cfg(feature = "daemon")]

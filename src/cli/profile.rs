@@ -205,6 +205,7 @@ impl Add {
             services: services.collect(),
             methods: profile.methods.clone(),
             totp_ports: profile.totp_ports,
+            sequence: config.settings.sequence.clone(),
         };
         Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
     }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::store::{Dirs, make_private_dir};
 use crate::files::{self, FileError, FileFault};
+use crate::knock::sequence;
 use crate::knock::spa::next_counter;
 use crate::knock::syn::Slot;
 use crate::knock::totp;
@@ -59,7 +60,24 @@ impl fmt::Display for Oddity {
 /// # Errors
 /// [`FileError`] when the file cannot be read, written, or locked within five seconds.
 pub fn take(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Counter, FileError> {
-    let path = dirs.counter_file(server);
+    count(dirs, &dirs.counter_file(server), now, next_counter)
+}
+
+/// The same for sequences, which count seconds and for themselves.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_second(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Counter, FileError> {
+    count(dirs, &dirs.sequence_counter_file(server), now, sequence::next_counter)
+}
+
+/// Takes the counter that is `after` the one in the file.
+fn count(
+    dirs: &Dirs,
+    path: &Path,
+    now: Timestamp,
+    after: fn(Timestamp, Option<Timestamp>) -> Timestamp,
+) -> Result<Counter, FileError> {
     let next = |stored: Stored| {
         let (last, warning) = match stored {
             Stored::Nothing => (Timestamp::default(), None),
@@ -68,13 +86,13 @@ pub fn take(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Counter,
         };
         let ahead = last.since(now);
         let counter = if ahead > FAR_AHEAD {
-            Counter { value: next_counter(now, None), warning: Some(Oddity::Ahead(ahead)) }
+            Counter { value: after(now, None), warning: Some(Oddity::Ahead(ahead)) }
         } else {
-            Counter { value: next_counter(now, Some(last)), warning }
+            Counter { value: after(now, Some(last)), warning }
         };
         (Some(counter.value), counter)
     };
-    advance(dirs, &path, next)
+    advance(dirs, path, next)
 }
 
 /// Takes the next slot for a SYN to `server`, likewise. The inner error is how long to wait for one.
@@ -227,6 +245,17 @@ mod tests {
         assert_eq!(second.as_nanos(), first.value.as_nanos() + STEP);
         let set_back = taken(&home, NOW.saturating_sub(Duration::from_secs(60)));
         assert_eq!((set_back.value.as_nanos(), set_back.warning), (second.as_nanos() + STEP, None));
+    }
+
+    #[test]
+    fn sequences_count_seconds_and_for_themselves() {
+        let home = home();
+        taken(&home, NOW.saturating_add(Duration::from_secs(5)));
+        let take = |now| take_second(&home.0, &"home".parse().unwrap(), now).unwrap().value;
+        assert_eq!(take(NOW), NOW);
+        assert_eq!(take(NOW), Timestamp::from_secs(NOW.as_secs() + 1));
+        let later = NOW.saturating_add(Duration::from_secs(9));
+        assert_eq!(take(later), later);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Knocker<'_> {
 }
 
 impl Salvo for Datagrams {
-    fn copies(&self, pace: Pace) -> &'static [Duration] {
+    fn copies(&self, pace: Pace) -> &[Duration] {
         match pace {
             Pace::Usual => &COPIES,
             Pace::Quick => &QUICK_COPIES,
@@ -85,7 +85,7 @@ impl Salvo for Datagrams {
 }
 
 /// A socket towards the address: only for its routing and its own address, nothing is received.
-fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
+pub(super) fn connect(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -9,13 +9,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::counter::Oddity;
+use super::sequence::Style;
 use super::store::Dirs;
 use super::try_port::Tries;
 use crate::crypto::Secret;
 use crate::enrol::Enrolment;
 use crate::files::FileError;
-use crate::knock::Ask;
 use crate::knock::spa::{ClientIdentity, SealError};
+use crate::knock::{Ask, Ground, sequence};
 use crate::text::ServerName;
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub struct Knocker<'a> {
     pub(super) identity: ClientIdentity,
     /// How many ports a sequence by the time has.
     pub(super) totp_count: u8,
+    /// The ports that sequences are played on.
+    pub ground: Ground,
     /// How to knock.
     pub way: Way,
     /// Where knocks go: at most one address of each family.
@@ -40,6 +43,8 @@ pub struct Knocker<'a> {
     pub oddity: Option<Oddity>,
     /// The wall clock.
     pub(super) clock: fn() -> Timestamp,
+    /// What is told while a knock of several packets goes out: how many of how many.
+    pub progress: Option<fn(usize, usize)>,
 }
 
 /// How to knock.
@@ -52,19 +57,26 @@ pub enum Way {
     Syn,
     /// Connection attempts at ports that follow from the time.
     Totp,
+    /// An encoded sequence of ports.
+    Sequence(Style),
 }
 
 /// One knock at each address, ready to be sent.
 pub(super) trait Salvo {
     /// When the first packet and its copies are due, if any are sent.
-    fn copies(&self, pace: Pace) -> &'static [Duration];
+    fn copies(&self, pace: Pace) -> &[Duration];
 
     /// How long to wait for an effect before another knock with a new counter.
     fn patience(&self) -> Duration {
         PATIENCE
     }
 
-    /// Sends one copy.
+    /// How long the knock itself takes, before an effect can be looked for.
+    fn takes(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Sends the next of them.
     ///
     /// # Errors
     /// When no packet could be sent at all.
@@ -76,7 +88,7 @@ pub(super) trait Salvo {
     /// When no packet could be sent at all.
     fn send_all(&mut self, pace: Pace) -> Result<(), KnockError> {
         let started = Instant::now();
-        for at in self.copies(pace) {
+        for at in self.copies(pace).to_vec() {
             std::thread::sleep(at.saturating_sub(started.elapsed()));
             self.send()?;
         }
@@ -144,23 +156,20 @@ impl<'a> Knocker<'a> {
         clock: fn() -> Timestamp,
     ) -> Result<Self, KnockError> {
         let access = &enrolment.access;
-        let identity = ClientIdentity {
-            keys: enrolment.key_pair(),
-            psk: access.psk.clone().unwrap_or_else(|| Secret::new([0; 32])),
-            server: access.server_key,
-            gate: access.gate_key.clone(),
-        };
+        let identity = identity(enrolment);
         let addresses = resolve(access.host.as_str(), access.port)?;
         Ok(Self {
             dirs,
             server,
             identity,
             totp_count: access.totp_ports,
+            ground: access.sequence.clone().without(access.port),
             way: Way::default(),
             addresses,
             pinned: false,
             oddity: None,
             clock,
+            progress: None,
         })
     }
 
@@ -196,6 +205,8 @@ impl<'a> Knocker<'a> {
             };
             knocked = true;
             let patience = salvo.patience().min(timeout.saturating_sub(started.elapsed()));
+            // What was begun is played to its end.
+            let patience = salvo.takes() + patience;
             let mut tries = Tries::new(&targets);
             if let Some(address) = watch(&mut *salvo, &mut tries, patience)? {
                 let after = started.elapsed();
@@ -206,6 +217,7 @@ impl<'a> Knocker<'a> {
                 return Ok(Ok(Opened { address, after }));
             }
             refused = tries.was_refused();
+            self.insist();
         }
         Ok(Err(StillClosed { refused }))
     }
@@ -221,12 +233,20 @@ impl<'a> Knocker<'a> {
         }
     }
 
+    /// Makes the next try the one that is most likely to get through.
+    fn insist(&mut self) {
+        if let Way::Sequence(style) = &mut self.way {
+            style.tempo = style.tempo.after_a_failure();
+        }
+    }
+
     /// The packets of one knock, by the way that was chosen.
     fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
         match self.way {
             Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
             Way::Syn => Ok(Box::new(self.syns(ask, addresses)?)),
             Way::Totp => Ok(Box::new(self.totp(ask, addresses)?)),
+            Way::Sequence(style) => Ok(Box::new(self.sequence(ask, addresses, style)?)),
         }
     }
 }
@@ -238,17 +258,28 @@ fn watch(
     patience: Duration,
 ) -> Result<Option<SocketAddr>, KnockError> {
     let started = Instant::now();
-    let mut due = salvo.copies(Pace::Usual).iter().peekable();
+    let mut due = salvo.copies(Pace::Usual).to_vec().into_iter().peekable();
     while started.elapsed() < patience {
-        if due.next_if(|at| started.elapsed() >= **at).is_some() {
+        while due.next_if(|at| started.elapsed() >= *at).is_some() {
             salvo.send()?;
         }
-        let next = due.peek().map_or(patience, |at| **at).min(patience);
+        let next = due.peek().map_or(patience, |at| *at).min(patience);
         if let Some(address) = tries.turn(started, next).map_err(KnockError::Try)? {
             return Ok(Some(address));
         }
     }
     Ok(None)
+}
+
+/// What a client's knocks are made with.
+pub(super) fn identity(enrolment: &Enrolment) -> ClientIdentity {
+    let access = &enrolment.access;
+    ClientIdentity {
+        keys: enrolment.key_pair(),
+        psk: access.psk.clone().unwrap_or_else(|| Secret::new([0; 32])),
+        server: access.server_key,
+        gate: access.gate_key.clone(),
+    }
 }
 
 /// The first address of each family.
@@ -288,6 +319,8 @@ pub enum KnockError {
     Counter(FileError),
     /// The knock asks for something that has no form.
     Seal(SealError),
+    /// The same of a sequence.
+    Sequence(sequence::SealError),
     /// The port could not be tried.
     Try(io::Error),
     /// The kernel gave no random numbers.
@@ -316,6 +349,7 @@ impl fmt::Display for KnockError {
             Self::Send { address, error } => write!(f, "no knock could be sent to {address}: {error}"),
             Self::Counter(error) => write!(f, "{error}"),
             Self::Seal(error) => write!(f, "{error}"),
+            Self::Sequence(error) => write!(f, "{error}"),
             Self::Try(error) => write!(f, "the port cannot be tried: {error}"),
             Self::Random => f.write_str("the kernel gives no random numbers"),
             Self::ServerKey => SealError::ServerKey.fmt(f),

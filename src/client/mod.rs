@@ -3,6 +3,7 @@
 pub mod counter;
 mod datagram;
 pub mod knock;
+pub mod sequence;
 pub mod store;
 mod syn;
 mod totp;

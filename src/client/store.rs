@@ -57,6 +57,12 @@ impl Dirs {
     pub fn slot_file(&self, server: &ServerName) -> PathBuf {
         self.state.join(format!("{server}.syn"))
     }
+
+    /// The file with the counter of the last sequence.
+    #[must_use]
+    pub fn sequence_counter_file(&self, server: &ServerName) -> PathBuf {
+        self.state.join(format!("{server}.sequence"))
+    }
 }
 
 /// Reads what is known of a server. The file must be readable by its owner alone.
@@ -148,6 +154,7 @@ mod tests {
                 services: [].into(),
                 methods: vec![Method::Spa],
                 totp_ports: 6,
+                sequence: crate::knock::Ground::default(),
             },
             private_key: Secret::new([4; 32]),
         }

@@ -51,7 +51,7 @@ impl Knocker<'_> {
         let key = key.ok_or(KnockError::ServerKey)?;
         let step = counter::take_step(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
         let step = step.map_err(KnockError::TooOften)?;
-        Ok(totp::ports(&key, step, self.totp_count, &totp::Ground::default()))
+        Ok(totp::ports(&key, step, self.totp_count, &self.ground))
     }
 }
 

@@ -28,4 +28,4 @@ pub use settings::{
 pub(crate) use document::{Syntax, parse};
 pub(crate) use error::Report;
 pub(crate) use fields::{Table, key_hint};
-pub(crate) use settings::{freshness, value};
+pub(crate) use settings::{GROUND_KEYS, freshness, ground, value};

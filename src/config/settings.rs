@@ -9,6 +9,7 @@ use super::error::Report;
 use super::fields::{Found, Seen, Table};
 use super::limits;
 use super::ports::merged;
+use crate::knock::{Ground, GroundError, MAX_EXCLUDED};
 use crate::knock::{ServiceTag, service_tag};
 use crate::text::{Network, PortRange, ServiceName};
 
@@ -30,6 +31,7 @@ impl Settings {
             firewall: firewall(&root.table("firewall", FIREWALL_KEYS)),
             guard: guard(&root.table("guard", &["drop", "reject"])),
             services: services(&root.free_table("services")),
+            sequence: ground(&root.table("sequence", GROUND_KEYS)),
             freshness: Freshness::default(),
             clock: Clock::default(),
             limits: limit_settings(&root.table("limits", LIMIT_KEYS)),
@@ -77,6 +79,29 @@ pub(crate) fn freshness(table: &Table<'_>, default: Freshness) -> Freshness {
         max_age: table.span("max_age", limits::FRESHNESS).map_or(default.max_age, value),
         max_ahead: table.span("max_ahead", limits::FRESHNESS).map_or(default.max_ahead, value),
     }
+}
+
+/// Reads `base`, `span` and `excluded`: the ports that sequences are played on. The client's files have them too.
+pub(crate) fn ground(table: &Table<'_>) -> Ground {
+    let default = Ground::default();
+    let number = |key| table.number(key, limits::PORT).and_then(|found| u16::try_from(found.value).ok());
+    let excluded = table.list::<PortRange>("excluded", "\"tcp/25565\"");
+    let ports = excluded.iter().flat_map(|found| found.value.first()..=found.value.last());
+    let ground = Ground {
+        base: number("base").unwrap_or(default.base),
+        span: number("span").unwrap_or(default.span),
+        excluded: ports.take(MAX_EXCLUDED + 1).collect(),
+    };
+    ground.check().unwrap_or_else(|error| {
+        let key = match error {
+            GroundError::Excluded => "excluded",
+            GroundError::Span(_) => "span",
+            GroundError::End { .. } if table.has("base") => "base",
+            GroundError::End { .. } => "span",
+        };
+        table.error(key, error.to_string());
+        default
+    })
 }
 
 fn capture(table: &Table<'_>) -> Capture {
@@ -228,7 +253,9 @@ pub(crate) fn value<T>(found: Found<T>) -> T {
     found.value
 }
 
-const KEYS: &[&str] = &["capture", "firewall", "guard", "services", "freshness", "limits", "control", "log"];
+pub(crate) const GROUND_KEYS: &[&str] = &["base", "span", "excluded"];
+const KEYS: &[&str] =
+    &["capture", "firewall", "guard", "services", "sequence", "freshness", "limits", "control", "log"];
 const FIREWALL_KEYS: &[&str] = &["mode", "on_stop", "owner", "trusted", "sets"];
 const SET_KEYS: &[&str] = &["timed_v4", "timed_v6", "once_v4", "once_v6"];
 const LIMIT_KEYS: &[&str] = &["grants", "handshakes_per_second", "handshakes_per_source"];

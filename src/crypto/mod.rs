@@ -8,6 +8,7 @@ mod hash;
 mod keys;
 pub mod noise;
 mod secret;
+mod stream;
 
 pub use gate::{Gate, GateKey, MAC1_LEN, Mac1};
 pub use hash::derive;
@@ -15,3 +16,4 @@ pub(crate) use hash::{Keyed, code, keyed, sha256};
 pub use keys::{KeyPair, PublicKey};
 pub use noise::Psk;
 pub use secret::{KeyTextError, Secret};
+pub(crate) use stream::xor_stream;

@@ -12,8 +12,11 @@ use std::str::FromStr;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::config::{ConfigError, Report, Syntax, Table, key_hint, limits, merged, parse, value};
+use crate::config::{
+    ConfigError, GROUND_KEYS, Report, Syntax, Table, ground, key_hint, limits, merged, parse, value,
+};
 use crate::crypto::{GateKey, KeyPair, Psk, PublicKey, Secret};
+use crate::knock::Ground;
 use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
 use crate::text::{PortRange, ProfileName, ServerName, ServiceName};
 
@@ -47,6 +50,8 @@ pub struct Access {
     pub methods: Vec<Method>,
     /// How many ports a sequence by the time has.
     pub totp_ports: u8,
+    /// The ports that sequences are played on.
+    pub sequence: Ground,
 }
 
 /// A bundle: what the server hands to a new client.
@@ -96,7 +101,7 @@ impl Bundle {
     /// # Errors
     /// None in practice; serde_json's signature has one.
     pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
-        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods, totp_ports } =
+        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods, .. } =
             &self.access;
         let (gate_key, private_key) =
             (gate_key.to_base64(), self.private_key.as_ref().map(Secret::to_base64));
@@ -114,7 +119,8 @@ impl Bundle {
             open,
             services,
             methods: methods.iter().map(ToString::to_string).collect(),
-            totp_ports: *totp_ports,
+            totp_ports: self.access.totp_ports,
+            sequence: plays(methods).then(|| GroundText::new(&self.access.sequence)),
         };
         // Room for all of it: growing would leave copies of secrets behind.
         let ports: usize = services.values().map(|ports| 64 + 24 * ports.len()).sum();
@@ -167,7 +173,7 @@ impl Enrolment {
     /// The text of the client's file, each key with its meaning. Wiped on drop.
     #[must_use]
     pub fn to_toml(&self) -> Zeroizing<String> {
-        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods, totp_ports } =
+        let Access { host, port, profile, server_key, gate_key, psk, open, services, methods, .. } =
             &self.access;
         let list = |ports: &[PortRange]| {
             let quoted: Vec<String> = ports.iter().map(|ports| format!("\"{ports}\"")).collect();
@@ -190,9 +196,15 @@ impl Enrolment {
         add(&[
             "\n# What the server opens, and how it may be asked. For this program's messages: the server decides.\n",
         ]);
-        let methods: Vec<String> = methods.iter().map(|method| format!("\"{method}\"")).collect();
-        add(&["open = ", &list(open), "\nmethods = [", &methods.join(", "), "]\n"]);
-        add(&["totp_ports = ", &totp_ports.to_string(), "\n\n[services]\n"]);
+        let quoted: Vec<String> = methods.iter().map(|method| format!("\"{method}\"")).collect();
+        add(&["open = ", &list(open), "\nmethods = [", &quoted.join(", "), "]\n"]);
+        add(&["totp_ports = ", &self.access.totp_ports.to_string(), "\n"]);
+        if plays(methods) {
+            let GroundText { base, span, excluded } = GroundText::new(&self.access.sequence);
+            add(&["\n# The ports that sequences are played on.\n[sequence]\nbase = ", &base.to_string()]);
+            add(&["\nspan = ", &span.to_string(), "\n", &format!("excluded = {excluded:?}\n")]);
+        }
+        add(&["\n[services]\n"]);
         for (name, ports) in services {
             // Quoted: a bare key with a dot in it would be a table.
             add(&["\"", name.as_str(), "\" = ", &list(ports), "\n"]);
@@ -257,6 +269,7 @@ fn read_access(table: &Table<'_>) -> Option<Access> {
             .number("totp_ports", TOTP_PORTS)
             .and_then(|n| n.value.try_into().ok())
             .unwrap_or(DEFAULT_TOTP_PORTS),
+        sequence: ground(&table.table("sequence", GROUND_KEYS)),
     })
 }
 
@@ -378,6 +391,27 @@ struct BundleText<'a> {
     services: &'a BTreeMap<ServiceName, Vec<PortRange>>,
     methods: Vec<String>,
     totp_ports: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<GroundText>,
+}
+
+/// Whether some method knocks at many ports, which both sides have to know.
+fn plays(methods: &[Method]) -> bool {
+    methods.iter().any(|method| matches!(method, Method::Sequence | Method::Totp))
+}
+
+#[derive(Serialize)]
+struct GroundText {
+    base: u16,
+    span: u16,
+    excluded: Vec<String>,
+}
+
+impl GroundText {
+    fn new(ground: &Ground) -> Self {
+        let excluded = ground.excluded.iter().map(|port| format!("tcp/{port}")).collect();
+        Self { base: ground.base, span: ground.span, excluded }
+    }
 }
 
 const KEY_HINT: &str = "use 32 bytes in base64";
@@ -393,6 +427,7 @@ const ACCESS_KEYS: &[&str] = &[
     "services",
     "methods",
     "totp_ports",
+    "sequence",
 ];
 
 #[cfg(test)]

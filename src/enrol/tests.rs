@@ -18,6 +18,7 @@ fn bundle() -> Bundle {
             .into(),
             methods: vec![Method::Spa],
             totp_ports: 6,
+            sequence: Ground::default(),
         },
         private_key: Some(Secret::new([4; 32])),
     }
@@ -46,6 +47,17 @@ fn a_clients_file_reads_back_as_it_was_written() {
     let mut bare = bundle();
     (bare.access.psk, bare.access.open, bare.access.services) = (None, Vec::new(), BTreeMap::new());
     let enrolment = bare.into_enrolment(None).unwrap();
+    assert_eq!(Enrolment::parse("home.toml", &enrolment.to_toml()), Ok(enrolment));
+}
+
+#[test]
+fn the_ports_of_sequences_travel_with_the_method_and_only_then() {
+    assert!(!json(&bundle()).contains("sequence"));
+    let mut with = bundle();
+    with.access.methods = vec![Method::Spa, Method::Sequence];
+    with.access.sequence = Ground { base: 20_000, span: 8192, excluded: vec![25_565] };
+    assert_eq!(Bundle::parse("b.knock", &json(&with)), Ok(with.clone()));
+    let enrolment = with.into_enrolment(None).unwrap();
     assert_eq!(Enrolment::parse("home.toml", &enrolment.to_toml()), Ok(enrolment));
 }
 

@@ -12,7 +12,10 @@ use crate::time::{Now, Timestamp};
 use super::hash::Seeded;
 use super::replay::Marks;
 use super::turnstile::Turnstile;
-use super::{Authentic, Drop, Fault, Knock, MarkKey, Method, Outcome, Rates, Target, plain, spa, syn, totp};
+use super::{
+    Authentic, Drop, Fault, Ground, Knock, MarkKey, Method, Outcome, Rates, Target, plain, sequence, spa,
+    syn, totp,
+};
 
 /// All that is listened to.
 ///
@@ -27,6 +30,7 @@ pub struct Listener {
     syn: Option<(u16, syn::Decoder)>,
     plain: Option<plain::Decoder>,
     totp: Option<totp::Decoder>,
+    sequence: Option<sequence::Decoder>,
 }
 
 impl Listener {
@@ -45,6 +49,7 @@ impl Listener {
             syn: None,
             plain: None,
             totp: None,
+            sequence: None,
         }
     }
 
@@ -91,12 +96,21 @@ impl Listener {
 
     /// Listens to sequences that these clients derive from the time.
     #[must_use]
-    pub fn with_totp(
-        mut self,
-        ground: totp::Ground,
-        clients: impl IntoIterator<Item = totp::ClientKeys>,
-    ) -> Self {
+    pub fn with_totp(mut self, ground: Ground, clients: impl IntoIterator<Item = totp::ClientKeys>) -> Self {
         self.totp = Some(totp::Decoder::new(ground, clients, self.hash));
+        self
+    }
+
+    /// Listens to encoded sequences of these clients on these ports.
+    #[must_use]
+    pub fn with_sequence(
+        mut self,
+        server: &KeyPair,
+        gate: &GateKey,
+        ground: Ground,
+        clients: impl IntoIterator<Item = sequence::ClientKeys>,
+    ) -> Self {
+        self.sequence = Some(sequence::Decoder::new(server, gate, ground, clients, self.hash));
         self
     }
 
@@ -123,6 +137,8 @@ impl Listener {
         let mut why = Drop::Method;
         let plain = self.plain.as_mut().map(|plain| plain.receive(segment, now));
         let totp = self.totp.as_mut().map(|totp| totp.receive(segment.port, segment.source, now));
+        let wanted = self.sequence.as_mut().filter(|sequence| sequence.wants(segment.port));
+        let sequence = wanted.map(|sequence| sequence.receive(segment.port, segment.source, now));
         let own = match segment.body {
             Body::Datagram(payload) => {
                 self.spa.as_mut().map(|spa| spa.receive(payload, segment.source, now, &mut self.turnstile))
@@ -132,7 +148,7 @@ impl Listener {
                 _ => None,
             },
         };
-        for heard in [plain, totp, own].into_iter().flatten() {
+        for heard in [plain, totp, sequence, own].into_iter().flatten() {
             match heard {
                 Ok(authentic) => return Ok(authentic),
                 Err(drop) => why = why.max(drop),

@@ -7,12 +7,14 @@
 
 mod budget;
 mod fault;
+mod ground;
 mod hash;
 mod listener;
 mod method;
 pub mod plain;
 mod replay;
 mod ring;
+pub mod sequence;
 pub mod spa;
 mod steps;
 pub mod syn;
@@ -27,6 +29,7 @@ use crate::time::Timestamp;
 
 pub use budget::Rates;
 pub use fault::{EntryFault, Fault};
+pub use ground::{Ground, GroundError, MAX_EXCLUDED, VOICE};
 pub use listener::Listener;
 pub use method::{ClientId, MarkKey, Method};
 pub use replay::{Freshness, MAX_JUMP};

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::crypto::{KeyPair, Psk, PublicKey, Secret, code, derive, keyed};
 use crate::time::{Now, Timestamp};
 
+use super::ground::Ground;
 use super::hash::Seeded;
 use super::steps::{Door, Sources, Steps};
 use super::{Ask, Authentic, ClientId, Drop, Method, Op, Target, Wanted};
@@ -33,36 +34,6 @@ pub const MAX_PORTS: u8 = 12;
 pub const GAP: Duration = Duration::from_secs(5);
 /// The longest time for all of them.
 pub const TOTAL: Duration = Duration::from_secs(15);
-
-/// The ports that sequences are drawn from: the same at both ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ground {
-    /// The first port.
-    pub base: u16,
-    /// How many ports.
-    pub span: u16,
-    /// Ports of real services among them, which are never knocked at.
-    pub excluded: Vec<u16>,
-}
-
-impl Default for Ground {
-    fn default() -> Self {
-        Self { base: 16_384, span: 32_768, excluded: Vec::new() }
-    }
-}
-
-impl Ground {
-    /// Whether a port can be one of a sequence.
-    fn has(&self, port: u16) -> bool {
-        port.checked_sub(self.base).is_some_and(|place| place < self.span) && !self.excluded.contains(&port)
-    }
-
-    /// The port at this place, counted round.
-    fn port(&self, place: u32) -> u16 {
-        let place = place % u32::from(self.span.max(1));
-        u16::try_from(u32::from(self.base) + place).unwrap_or(self.base)
-    }
-}
 
 /// The key of a client's sequences; the same from either side. `None` for a weak public key.
 #[must_use]
@@ -108,8 +79,9 @@ pub fn ports(key: &Secret<32>, step: u64, count: u8, ground: &Ground) -> Vec<u16
         // Going round is for a chance of 1 in 2^50, and for a span that the configuration would refuse.
         let round = draws.last().copied().unwrap_or_default() % u32::from(ground.span.max(1));
         let places = draws.iter().copied().chain(round..=round + u32::from(ground.span));
-        let found =
-            places.map(|place| ground.port(place)).find(|port| ground.has(*port) && !ports.contains(port));
+        let found = places
+            .map(|place| ground.port(place))
+            .find(|port| ground.place(*port).is_some() && !ports.contains(port));
         ports.extend(found);
     }
     ports
@@ -158,7 +130,7 @@ impl Decoder {
 
     /// One hit; a request when it is the last one of a sequence whose others came before it, in time.
     pub(super) fn receive(&mut self, port: u16, source: IpAddr, now: Now) -> Result<Authentic, Drop> {
-        if !self.ground.has(port) {
+        if self.ground.place(port).is_none() {
             return Err(Drop::Method);
         }
         self.turn(step(now.wall));

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Clock;
 use crate::crypto::{PublicKey, Secret};
-use crate::knock::{ClientId, Method};
+use crate::knock::{ClientId, Ground, Method};
 use crate::policy::Rules;
 use crate::text::{PortRange, Span};
 
@@ -22,6 +22,8 @@ pub(super) struct Brief {
     pub(super) device: String,
     /// The UDP port that knocks are sent to.
     pub(super) port: u16,
+    /// The ports that sequences are played on.
+    pub(super) ground: Ground,
     /// The server's static private key.
     pub(super) server_key: Secret<32>,
     /// The gate key.

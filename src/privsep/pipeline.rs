@@ -9,7 +9,7 @@ use crate::capture::{Filter, Frame};
 use crate::crypto::KeyPair;
 use crate::frame::{self, Refused, Segment};
 use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
-use crate::knock::{Freshness, Listener, Method, Outcome, Rates, plain, syn, totp};
+use crate::knock::{Freshness, Listener, Method, Outcome, Rates, plain, sequence, syn, totp};
 use crate::text::{PortRange, Protocol};
 use crate::time::{Now, Timestamp};
 
@@ -47,9 +47,8 @@ pub(crate) fn filter(brief: &Brief) -> Filter {
     for plain in brief.using(Method::Plain).filter_map(|client| client.plain.as_ref()) {
         filter = plain.ports.iter().fold(filter, |filter, port| filter.ports(*port));
     }
-    if brief.uses(Method::Totp) {
-        let totp::Ground { base, span, .. } = totp::Ground::default();
-        let last = base.saturating_add(span.saturating_sub(1));
+    if brief.uses(Method::Totp) || brief.uses(Method::Sequence) {
+        let (base, last) = (brief.ground.base, brief.ground.last());
         let spans = [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRange::new(protocol, base, last));
         filter = spans.into_iter().flatten().fold(filter, Filter::ports);
     }
@@ -77,7 +76,11 @@ pub(crate) fn listener(brief: &Brief, seed: [u8; 16], built: Timestamp) -> Liste
     }
     if brief.uses(Method::Totp) {
         let keys = brief.using(Method::Totp).filter_map(|client| totp_keys(client, &server));
-        listener = listener.with_totp(totp::Ground::default(), keys);
+        listener = listener.with_totp(brief.ground.clone(), keys);
+    }
+    if brief.uses(Method::Sequence) {
+        let clients = brief.using(Method::Sequence).filter_map(sequence_keys);
+        listener = listener.with_sequence(&server, &brief.gate_key, brief.ground.clone(), clients);
     }
     if brief.uses(Method::Spa) {
         listener =
@@ -106,6 +109,12 @@ fn client_keys(client: &Client) -> Option<ClientKeys> {
         psk: client.psk.clone(),
         freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
     })
+}
+
+fn sequence_keys(client: &Client) -> Option<sequence::ClientKeys> {
+    let ClientKeys { public, psk, freshness } = client_keys(client)?;
+    let services = client.rules.services.keys().copied().collect();
+    Some(sequence::ClientKeys { public, psk, freshness, services })
 }
 
 fn plain_sequence(client: &Client) -> Option<plain::Sequence> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use knockd_rs::crypto::Secret;
 use knockd_rs::frame::{Body, Segment, Syn};
-use knockd_rs::knock::{ClientId, Listener, Outcome, Rates, plain, totp};
+use knockd_rs::knock::{ClientId, Ground, Listener, Outcome, Rates, plain, totp};
 use knockd_rs::text::PortError;
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     println!("    {opened} accepted");
     for clients in [1, 1000, 100_000] {
-        let mut listener = self::listener().with_totp(totp::Ground::default(), members(clients));
+        let mut listener = self::listener().with_totp(Ground::default(), members(clients));
         println!("totp with {clients} profiles");
         each("  the first hit: three steps are computed", 0..1, |_| {
             black_box(listener.receive(&syn(1, 20_000), now(0)));

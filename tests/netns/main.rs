@@ -27,6 +27,7 @@ mod plain;
 mod reload;
 mod replay;
 mod rules;
+mod sequence;
 mod state;
 mod syn;
 mod totp;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use knockd_rs::client::store::{Dirs, load_server};
 use knockd_rs::clock;
 use knockd_rs::crypto::Secret;
-use knockd_rs::knock::totp;
+use knockd_rs::knock::{Ground, totp};
 
 use crate::common::{Daemon, GUARDED, SERVER4, SERVER6, World, said, succeed, wait_for};
 
@@ -33,7 +33,7 @@ fn ports(world: &World, offset: i64) -> String {
     let psk = enrolment.access.psk.clone().unwrap_or_else(|| Secret::new([0; 32]));
     let key = totp::key(&enrolment.key_pair(), &enrolment.access.server_key, &psk).unwrap();
     let step = totp::step(clock::wall()).checked_add_signed(offset).unwrap();
-    let ports = totp::ports(&key, step, totp::DEFAULT_PORTS, &totp::Ground::default());
+    let ports = totp::ports(&key, step, totp::DEFAULT_PORTS, &Ground::default());
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::knock::Ground;
 use crate::text::{Network, PortRange, ServiceName, Span};
 
 /// Everything that `knockd-rs.toml` says, checked.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub guard: Guard,
     /// Names for sets of ports.
     pub services: Services,
+    /// The ports that encoded sequences are played on.
+    pub sequence: Ground,
     /// How old or early a knock may be, unless its profile says otherwise.
     pub freshness: Freshness,
     /// Whether the wall clock is believed.

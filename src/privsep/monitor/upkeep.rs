@@ -112,6 +112,7 @@ pub(in crate::privsep) fn brief(config: &Configuration, directories: &super::Dir
     Brief {
         device: settings.capture.device.to_string(),
         port: settings.capture.port,
+        ground: settings.sequence.clone().without(settings.capture.port),
         server_key: config.server.secret().clone(),
         gate_key: config.gate.clone(),
         clients: enabled(config).map(client).collect(),

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Link, parse};
+
 use knockd_rs::knock::spa::ClientKeys;
 use knockd_rs::knock::syn::{Book, Member};
-use knockd_rs::knock::{ClientId, Freshness, Knock, Listener, Method, Outcome, Rates, plain, totp};
+use knockd_rs::knock::{
+    ClientId, Freshness, Ground, Knock, Listener, Method, Outcome, Rates, plain, sequence, totp,
+};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
@@ -19,13 +22,20 @@ thread_local! {
 fn listener() -> Listener {
     let (server, public) = (KeyPair::from_seed([1; 32]), KeyPair::from_seed([3; 32]).public());
     let client = ClientKeys { public, psk: Secret::new([4; 32]), freshness: Freshness::default() };
+    let sequence = sequence::ClientKeys {
+        public,
+        psk: Secret::new([4; 32]),
+        freshness: Freshness::default(),
+        services: Vec::new(),
+    };
     let member = Member { client: public.into(), public, psk: Secret::new([4; 32]), services: Vec::new() };
     let book = Book::new(&server, std::slice::from_ref(&member));
     let mut listener = Listener::new(Rates::default(), [9; 16], Timestamp::from_secs(1_700_000_000))
+        .with_sequence(&server, &Secret::new([2; 32]), Ground::default(), [sequence])
         .with_spa(server, &Secret::new([2; 32]), [client])
         .with_syn(62201, &[member])
-        .with_plain([sequence()])
-        .with_totp(totp::Ground::default(), [laptop()]);
+        .with_plain([fixed()])
+        .with_totp(Ground::default(), [laptop()]);
     for step in listener.missing_steps(START) {
         listener.install(book.table(step), START);
     }
@@ -33,7 +43,7 @@ fn listener() -> Listener {
 }
 
 /// Who sends these three knocks one after the other has found it out, and is a client.
-fn sequence() -> plain::Sequence {
+fn fixed() -> plain::Sequence {
     let knocks = ["tcp/7000", "udp/8000", "tcp/6000"].map(|text| text.parse().expect("a port"));
     let (gap, total) = (Duration::from_secs(5), Duration::from_secs(15));
     plain::Sequence { client: ClientId([5; 32]), knocks: knocks.to_vec(), gap, total }
