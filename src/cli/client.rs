@@ -52,7 +52,7 @@ pub(super) struct Knock {
     #[arg(long)]
     pin: bool,
     /// Knock by an encoded sequence of ports, where this program can send no datagrams of its own; it looks like a scan.
-    #[arg(long, conflicts_with = "syn")]
+    #[arg(long, conflicts_with_all = ["syn", "totp"])]
     sequence: bool,
     /// Make the sequence of UDP datagrams instead of TCP connections.
     #[arg(long, requires = "sequence")]

@@ -1,7 +1,7 @@
 //! What encoded sequences cost: the client that composes one, and the worker that hears them, and junk among them. One
 //! core, no I/O.
 //!
-//! `cargo bench --bench sequence`
+//! `cargo bench --bench encoded`
 
 mod measure;
 
