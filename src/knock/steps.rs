@@ -173,6 +173,11 @@ impl Seat {
 
     /// Whether the last hit completes this sequence.
     pub(super) fn completes(&self, steps: &Steps<'_>) -> bool {
+        // The dear look is for those who have been at the door before the last.
+        let [.., before, _] = steps.doors else { return false };
+        if !self.hits.iter().any(|hit| hit.door == *before) {
+            return false;
+        }
         let (gap, total, count) = (millis(steps.gap), millis(steps.total), steps.doors.len());
         let mut reached: [Option<Reached>; MAX_STEPS] = [None; MAX_STEPS];
         let mut done = false;
