@@ -49,7 +49,7 @@ struct Known {
 
 /// Hits on ports in, requests out.
 ///
-/// Memory is bounded by the number of sequences, and by the table of sources, of 2.8 MiB.
+/// Memory is bounded by the number of sequences, and by the table of sources, of 2.3 MiB.
 pub(super) struct Decoder {
     known: Vec<Known>,
     /// All ports that are part of a sequence.

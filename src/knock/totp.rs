@@ -101,7 +101,7 @@ pub struct ClientKeys {
 /// Hits on ports in, requests out. A hit costs a search by halves among the last ports of all sequences.
 ///
 /// Memory: for each client 65 bytes, and 3 x 32 bytes for its sequences of three steps, 16 MB for 100,000 clients;
-/// and the table of sources, of 2.8 MiB. With the first hit in a step the sequences of the next one are computed, one
+/// and the table of sources, of 2.3 MiB. With the first hit in a step the sequences of the next one are computed, one
 /// HMAC for each port: 3 us for each client, and 0.3 s for 100,000 of them, in which packets wait in the kernel's ring.
 pub(super) struct Decoder {
     ground: Ground,
