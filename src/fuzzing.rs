@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Freshness, Report, Services, Settings, Syntax};
-use crate::knock::{sequence, spa};
+use crate::knock::{cert, sequence, spa};
+use crate::x509::crl::Crl;
+use crate::x509::keystore;
+use crate::x509::leaf::{Certificate, Leaf};
 use crate::{nft, profile, state};
 
 /// Reads the text of `knockd-rs.toml`: every error as it is printed. `None` for text that is no TOML.
@@ -56,4 +59,24 @@ pub fn spa_plaintext(plain: &[u8]) {
 /// As [`spa_plaintext`], and when the code gives a message that is not the one meant.
 pub fn sequence(bytes: &[u8]) {
     sequence::check(bytes);
+}
+
+/// Takes bytes for everything that knocks with certificates read: a body, a certificate, a revocation list, a key file.
+///
+/// # Panics
+/// When something was read that is not in the bytes, or more than there may be.
+pub fn certificate(bytes: &[u8]) {
+    cert::check_body(bytes);
+    if let Some(certificate) = Certificate::parse(bytes) {
+        assert!(bytes.windows(certificate.signed.len()).any(|window| window == certificate.signed));
+        if let Some(leaf) = Leaf::read(&certificate) {
+            assert!(!leaf.to_string().chars().any(char::is_control), "a name that talks to terminals");
+            assert_eq!(leaf.issuer.der, certificate.issuer);
+        }
+    }
+    if let Ok(crl) = Crl::parse(bytes) {
+        assert!(crl.number.len() <= 20 && crl.number.first() != Some(&0));
+    }
+    // No passphrase: what is not encrypted is read, and nothing is derived in many rounds.
+    let _ = keystore::read_key(bytes, || Err::<_, keystore::KeyError>(keystore::KeyError::NoKey));
 }

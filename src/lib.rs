@@ -41,6 +41,7 @@ pub mod files;
 pub mod profile;
 pub mod text;
 pub mod time;
+pub mod x509;
 
 // The other side.
 pub mod cli;

@@ -10,9 +10,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::grant::{Action, Grant, ProfileIndex, Uses};
-use crate::knock::{Ask, Knock, Op, ServiceTag, Target, Wanted};
+use crate::grant::{Action, Grant, MAX_RANGES, ProfileIndex, Uses};
+use crate::knock::{Ask, Knock, Op, ServiceTag, Target, Wanted, service_tag};
 use crate::text::{Network, PortRange, Span};
+use crate::x509::scope::{Place, Scope};
 
 /// What one profile allows, complete and checked: made by the configuration, carried to the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,44 @@ pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Gra
         uses: uses(rules, ask),
         lifetime: ask.duration.unwrap_or(rules.duration).min(rules.max_duration),
     })
+}
+
+/// As [`decide`], for a client whose certificate names the places where it may go: of what the rules grant, only
+/// those, and no longer than the certificate says of any of them.
+///
+/// # Errors
+/// The [`Refusal`] of the rules, or of the certificate.
+pub fn decide_within(
+    profile: ProfileIndex,
+    rules: &Rules,
+    scope: &Scope,
+    knock: &Knock,
+) -> Result<Grant, Refusal> {
+    let grant = decide(profile, rules, knock)?;
+    if scope.allowances.is_empty() {
+        return Ok(grant);
+    }
+    let places: Vec<(&[PortRange], Option<Span>)> =
+        scope.allowances.iter().map(|allowance| (ports_of(rules, &allowance.place), allowance.max)).collect();
+    let allowed: Vec<PortRange> = places.iter().flat_map(|(ports, _)| ports.iter().copied()).collect();
+    let ports = intersect(&grant.ports, &allowed);
+    if ports.is_empty() {
+        return Err(Refusal::Certificate { asked: grant.ports });
+    }
+    if ports.len() > MAX_RANGES {
+        return Err(Refusal::Scattered { ranges: ports.len() });
+    }
+    let concerned = places.iter().filter(|(places, _)| !intersect(places, &ports).is_empty());
+    let longest = concerned.filter_map(|(_, max)| *max).min();
+    Ok(Grant { ports, lifetime: longest.map_or(grant.lifetime, |max| max.min(grant.lifetime)), ..grant })
+}
+
+/// Where a certificate's place is; nowhere when these rules know no such service.
+fn ports_of<'a>(rules: &'a Rules, place: &'a Place) -> &'a [PortRange] {
+    match place {
+        Place::Ports(ports) => std::slice::from_ref(ports),
+        Place::Service(name) => rules.services.get(&service_tag(name.as_str())).map_or(&[], Vec::as_slice),
+    }
 }
 
 fn action(op: Op) -> Action {
@@ -135,6 +174,16 @@ pub enum Refusal {
         /// What was asked for.
         asked: Vec<PortRange>,
     },
+    /// None of the ports that the rules would have granted are among those that the certificate names.
+    Certificate {
+        /// What the rules would have granted.
+        asked: Vec<PortRange>,
+    },
+    /// What rules and certificate have in common is more ranges than one grant can have.
+    Scattered {
+        /// How many.
+        ranges: usize,
+    },
 }
 
 impl Refusal {
@@ -146,6 +195,8 @@ impl Refusal {
             Self::NoHost { .. } => "no-host",
             Self::Service => "service",
             Self::Ports { .. } => "ports",
+            Self::Certificate { .. } => "cert-ports",
+            Self::Scattered { .. } => "scattered",
         }
     }
 }
@@ -167,6 +218,15 @@ impl fmt::Display for Refusal {
                 f.write_str("the profile's `open` holds none of")?;
                 asked.iter().try_for_each(|range| write!(f, " {range}"))
             }
+            Self::Certificate { asked } => {
+                f.write_str("the certificate's knock: URIs allow none of")?;
+                asked.iter().try_for_each(|range| write!(f, " {range}"))
+            }
+            Self::Scattered { ranges } => write!(
+                f,
+                "what the rules and the certificate allow is {ranges} separate ranges, and one grant has at most \
+                 {MAX_RANGES}; ask for fewer ports"
+            ),
         }
     }
 }
@@ -178,6 +238,7 @@ mod tests {
     use super::*;
     use crate::knock::{ClientId, Method};
     use crate::time::Timestamp;
+    use crate::x509::scope::Allowance;
 
     const HOME: &str = "198.51.100.7";
     const OTHER: &str = "203.0.113.9";
@@ -253,6 +314,66 @@ mod tests {
         let service = |tag| Ask { ports: Wanted::Service(ServiceTag(tag)), ..ask() };
         assert_eq!(decided(&rules(), service([1; 4])).unwrap().ports, ranges(&["tcp/22"]));
         assert_eq!(decided(&rules(), service([2; 4])), Err(Refusal::Service));
+    }
+
+    fn within(scope: &[(&str, Option<u32>)], wanted: &[&str]) -> Result<Grant, Refusal> {
+        let allowance = |(place, max): &(&str, Option<u32>)| Allowance {
+            place: match place.strip_prefix("svc/") {
+                Some(name) => Place::Service(name.parse().unwrap()),
+                None => Place::Ports(place.parse().unwrap()),
+            },
+            max: max.map(Span::from_secs),
+        };
+        let scope = Scope { allowances: scope.iter().map(allowance).collect() };
+        let rules = Rules { services: [(service_tag("ssh"), ranges(&["tcp/22"]))].into(), ..rules() };
+        let ports = if wanted.is_empty() { Wanted::Defaults } else { Wanted::Ports(ranges(wanted)) };
+        let knock = Knock {
+            client: ClientId([7; 32]),
+            method: Method::Cert,
+            source: ip(HOME),
+            counter: Timestamp::from_secs(1),
+            mac1: [0; 16],
+            ask: Ask { ports, duration: Some(Span::from_secs(50)), ..ask() },
+        };
+        decide_within(ProfileIndex(3), &rules, &scope, &knock)
+    }
+
+    #[test]
+    fn a_certificate_narrows_what_the_rules_allow_and_never_widens_it() {
+        assert_eq!(within(&[], &[]).unwrap().ports, ranges(&["tcp/22", "tcp/8000-8100"]));
+        assert_eq!(within(&[("tcp/8090-9000", None)], &[]).unwrap().ports, ranges(&["tcp/8090-8100"]));
+        assert_eq!(within(&[("svc/ssh", None), ("svc/web", None)], &[]).unwrap().ports, ranges(&["tcp/22"]));
+        let asked = ranges(&["tcp/22"]);
+        assert_eq!(within(&[("tcp/8000", None)], &["tcp/22"]), Err(Refusal::Certificate { asked }));
+        let asked = ranges(&["tcp/23"]);
+        assert_eq!(within(&[("tcp/23", None)], &["tcp/23"]), Err(Refusal::Ports { asked }));
+        assert!(matches!(within(&[("svc/web", None)], &[]), Err(Refusal::Certificate { .. })));
+    }
+
+    #[test]
+    fn a_certificate_shortens_a_grant_to_the_least_that_it_says_of_the_ports() {
+        let scope = [("tcp/22", Some(30)), ("tcp/8000-8100", Some(3600)), ("udp/53", Some(1))];
+        assert_eq!(within(&scope, &["tcp/22"]).unwrap().lifetime, Span::from_secs(30));
+        assert_eq!(within(&scope, &["tcp/8000"]).unwrap().lifetime, Span::from_secs(50));
+        assert_eq!(within(&scope, &[]).unwrap().lifetime, Span::from_secs(30));
+    }
+
+    #[test]
+    fn what_falls_into_too_many_pieces_is_refused() {
+        let open: Vec<String> = (0..16).map(|n| format!("tcp/{}-{}", 100 * n + 1, 100 * n + 90)).collect();
+        let rules = Rules { open: open.iter().map(|text| text.parse().unwrap()).collect(), ..rules() };
+        let place = |n: u16| format!("tcp/{}-{}", 100 * n + 50, 100 * n + 120).parse().unwrap();
+        let allowances = (0..16).map(|n| Allowance { place: Place::Ports(place(n)), max: None }).collect();
+        let knock = Knock {
+            client: ClientId([7; 32]),
+            method: Method::Cert,
+            source: ip(HOME),
+            counter: Timestamp::from_secs(1),
+            mac1: [0; 16],
+            ask: ask(),
+        };
+        let decided = decide_within(ProfileIndex(3), &rules, &Scope { allowances }, &knock);
+        assert_eq!(decided, Err(Refusal::Scattered { ranges: 31 }));
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn say(socket: &OwnedFd, bytes: &[u8]) {
 
 /// What the profile `laptop` may be given: tcp/22 for its client's address, once, for an hour at most.
 fn request() -> Request {
-    Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant() }
+    Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant(), holder: None }
 }
 
 fn grant() -> Grant {

@@ -44,7 +44,7 @@ impl<'a> Client<'a> {
         let text = fs::read_to_string(world.path(&format!("home/.config/knockd-rs/{server}.toml"))).unwrap();
         let enrolment = Enrolment::parse("client.toml", &text).unwrap();
         let identity = ClientIdentity {
-            keys: enrolment.key_pair(),
+            keys: enrolment.key_pair().unwrap(),
             psk: enrolment.access.psk.clone().unwrap(),
             server: enrolment.access.server_key,
             gate: enrolment.access.gate_key.clone(),

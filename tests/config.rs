@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use knockd_rs::config::{self, Configuration, Device, Freshness, Mode, SERVER_KEY};
+use knockd_rs::config::{self, Configuration, DEFAULT_GRACE, Device, Freshness, Mode, SERVER_KEY};
 use knockd_rs::crypto::{KeyPair, Psk};
 use knockd_rs::files;
 use knockd_rs::grant::Uses;
@@ -176,7 +176,7 @@ fn unknown_keys_are_refused_with_the_accepted_ones_and_the_one_that_was_meant() 
             "[gaurds]\n",
             &[
                 "knockd-rs.toml:1: gaurds: unknown key; use capture, firewall, guard, services, sequence, freshness, limits, \
-             control, log",
+             control, log, certificate_authority, certificates",
             ],
         ),
     ]);
@@ -832,7 +832,14 @@ fn the_installed_settings_file_is_the_defaults_with_and_without_its_comments() {
     };
     let all: Vec<String> = installed.lines().map(bare).collect();
     let etc = Etc::new().settings(&all.join("\n"));
-    let loaded = etc.load().unwrap().settings;
+    etc.write("ca.pem", 0o644, "");
+    let loaded = etc.load().unwrap();
+    let authority = loaded.certificates.authority.unwrap();
+    assert_eq!((authority.crl_grace, authority.end_grants_on_revocation), (DEFAULT_GRACE, false));
+    let rule = &loaded.certificates.rules[0].profile;
+    assert_eq!((rule.duration, rule.max_duration), (profile::DEFAULT_DURATION, profile::DEFAULT_MAX));
+    assert_eq!((rule.max_grants, rule.enabled), (profile::DEFAULT_GRANTS, true));
+    let loaded = loaded.settings;
     assert_eq!((loaded.capture.device, loaded.capture.port), (Device::Any, defaults.capture.port));
     assert!(matches!(loaded.firewall.mode, Mode::Table { .. }));
     assert_eq!(
@@ -840,6 +847,85 @@ fn the_installed_settings_file_is_the_defaults_with_and_without_its_comments() {
         (defaults.freshness, defaults.limits, defaults.log)
     );
     assert_eq!((loaded.control, loaded.clock), (defaults.control, defaults.clock));
+}
+
+const AUTHORITY: &str = "[certificate_authority]\nca = \"ca.pem\"\ncrl = \"crl.pem\"\n";
+
+#[test]
+fn what_is_wrong_with_certificates_is_told_with_its_table() {
+    let cases = [
+        (
+            "[[certificates]]\nname = \"staff\"\nopen = [\"tcp/22\"]\n",
+            "knockd-rs.toml:1: certificates: needs [certificate_authority] with the key ca: whose certificates are meant",
+        ),
+        (
+            "[certificate_authority]\ncrl = \"crl.pem\"\n",
+            "knockd-rs.toml: certificate_authority.ca: is missing; name the file with the authorities' certificates, \
+             such as ca = \"ca.pem\"",
+        ),
+        (
+            "certificates = \"all\"\n",
+            "knockd-rs.toml:1: certificates: is a text; write each one as a table: [[certificates]]",
+        ),
+    ];
+    for (text, expected) in cases {
+        let errors = Etc::new().settings(text).errors();
+        assert!(errors.iter().any(|error| error == expected), "{errors:#?}");
+    }
+    let tables = [
+        (
+            "name = \"a\"\nopen = [\"tcp/22\"]\nurl = \"x\"",
+            "certificates[0].url: unknown key; did you mean uri?",
+        ),
+        ("name = \"a\"", "certificates[0].open: is missing"),
+        ("open = [\"tcp/22\"]", "certificates[0].name: is missing"),
+        (
+            "name = \"a-very-long-name\"\nopen = [\"tcp/22\"]",
+            "certificates[0].name: a-very-long-name is too long",
+        ),
+        ("name = \"laptop\"\nopen = [\"tcp/22\"]", "certificates: laptop is a profile's name too"),
+        (
+            "name = \"a\"\nopen = [\"tcp/22\"]\nuri = \"knock:tcp/22\"",
+            "certificates[0].uri: `knock:` URIs say what",
+        ),
+        (
+            "name = \"a\"\nopen = [\"tcp/22\"]\nsubject = \"alice\"",
+            "certificates[0].subject: `alice` is no name",
+        ),
+        (
+            "name = \"a\"\nopen = [\"tcp/22\"]\nkey_sha256 = \"00\"",
+            "certificates[0].key_sha256: `00` is no SHA-256",
+        ),
+        ("name = \"a\"\nopen = [\"ssh\"]", "certificates[0].open: no service `ssh`"),
+    ];
+    for (table, expected) in tables {
+        let etc = Etc::new().settings(&format!("{AUTHORITY}[[certificates]]\n{table}\n"));
+        let etc = etc.profile("laptop.toml", &laptop(""));
+        etc.write("ca.pem", 0o644, "");
+        let errors = etc.errors();
+        assert!(errors.len() == 1 && errors[0].contains(expected), "{expected}: {errors:#?}");
+    }
+}
+
+#[test]
+fn without_its_authorities_file_a_reload_is_refused_and_a_start_goes_on() {
+    let etc =
+        Etc::new().settings(&format!("{AUTHORITY}[[certificates]]\nname = \"a\"\nopen = [\"tcp/22\"]\n"));
+    let expected = format!("[certificate_authority]: {}/ca.pem: there is no such file", etc.path().display());
+    assert_eq!(etc.errors(), [expected.as_str()]);
+    let (loaded, errors) = config::load_sound(etc.path(), Path::new("/nonexistent")).unwrap();
+    assert_eq!((loaded.certificates.rules.len(), errors.len()), (1, 1));
+    etc.write("ca.pem", 0o666, "");
+    assert!(etc.errors()[0].contains("mode 0666 lets other users change it"), "{:?}", etc.errors());
+    etc.write("ca.pem", 0o644, "");
+    let warning = format!("[certificate_authority]: {}/crl.pem: there is no such file", etc.path().display());
+    assert_eq!(etc.warnings(), [warning.as_str()]);
+}
+
+#[test]
+fn a_profile_does_not_list_the_method_of_certificates() {
+    let etc = Etc::new().profile("laptop.toml", &laptop("methods = [\"spa\", \"cert\"]\n"));
+    assert!(etc.errors()[0].contains("which have no profile"), "{:?}", etc.errors());
 }
 
 /// Every example is a profile that loads once its key is filled in.

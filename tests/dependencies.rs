@@ -30,7 +30,22 @@ const DESIGN: [&str; 10] = [
 ];
 
 /// Where cryptography comes in: these and all that they are made of.
-const CRYPTOGRAPHY: [&str; 7] = ["aes-gcm", "x25519-dalek", "sha2", "hmac", "subtle", "zeroize", "getrandom"];
+const CRYPTOGRAPHY: [&str; 10] = [
+    "aes-gcm",
+    "x25519-dalek",
+    "sha2",
+    "hmac",
+    "subtle",
+    "zeroize",
+    "getrandom",
+    "ring",
+    "rustls-webpki",
+    "pkcs5",
+];
+
+/// What comes in two versions all the same: ring 0.17 asks for getrandom 0.2, and either is no more than the system
+/// call of that name.
+const TWICE: [&str; 1] = ["getrandom"];
 
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
@@ -59,7 +74,7 @@ fn each_cryptographic_crate_comes_in_one_version() {
         let linked = tree.closure([tree.root.clone()], Tree::normal);
         let twice =
             tree.versions(&linked).into_iter().filter(|(name, all)| names.contains(name) && all.len() > 1);
-        assert_eq!(twice.collect::<Vec<_>>(), [], "{target}");
+        assert_eq!(twice.map(|(name, _)| name).collect::<Vec<_>>(), TWICE, "{target}");
     }
 }
 

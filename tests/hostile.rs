@@ -491,7 +491,7 @@ fn identity(world: &World) -> ClientIdentity {
     let path = world.path("home/.config/knockd-rs/myserver.toml");
     let enrolment = Enrolment::parse("myserver.toml", &fs::read_to_string(path).unwrap()).unwrap();
     ClientIdentity {
-        keys: enrolment.key_pair(),
+        keys: enrolment.key_pair().unwrap(),
         psk: enrolment.access.psk.clone().unwrap(),
         server: enrolment.access.server_key,
         gate: enrolment.access.gate_key.clone(),

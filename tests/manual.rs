@@ -141,10 +141,12 @@ fn the_exit_codes_are_those_of_the_program() {
 
 /// The fixed names that a `fn name(&self)` in this source returns.
 fn names_in_source(source: &str) -> BTreeSet<String> {
-    let start = source.find("fn name(&self) -> &'static str").expect("the source has a `name`");
-    let body = source.split_at(start).1;
-    let body = body.split_at(body.find("\n    }\n").expect("it ends")).0;
-    set(body.lines().filter_map(|line| line.split_once("=> \"")?.1.split_once('"').map(|(name, _)| name)))
+    let bodies = source.split("fn name(&self) -> &'static str").skip(1);
+    let lines = bodies.flat_map(|body| body.split("\n    }\n").next().expect("it ends").lines());
+    let names =
+        set(lines.filter_map(|line| line.split_once("=> \"")?.1.split_once('"').map(|(name, _)| name)));
+    assert!(!names.is_empty(), "the source has a `name`");
+    names
 }
 
 #[test]
@@ -153,6 +155,7 @@ fn every_reason_of_refusal_is_explained_and_no_other() {
         include_str!("../src/knock/fault.rs"),
         include_str!("../src/policy.rs"),
         include_str!("../src/grant/ledger.rs"),
+        include_str!("../src/x509/rejection.rs"),
     ];
     let real: BTreeSet<String> = sources.into_iter().flat_map(names_in_source).collect();
     assert!(real.len() >= 15 && real.contains("stale") && real.contains("all-full"), "{real:?}");
@@ -220,7 +223,8 @@ fn keys_of_the_settings_file() -> BTreeSet<String> {
     for line in include_str!("../profiles/knockd-rs.toml").lines() {
         let line = line.trim_start_matches('#');
         if let Some(name) = line.strip_prefix('[') {
-            table = name.trim_end_matches(']').to_owned();
+            // An array of tables has two brackets, of which one stays.
+            table = name.strip_suffix(']').unwrap_or(name).to_owned();
         } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| is_key(key)) {
             keys.insert(format!("{table}.{key}"));
         }
@@ -233,13 +237,15 @@ fn keys_of_the_settings_file() -> BTreeSet<String> {
 }
 
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 #[test]
 fn every_key_of_the_settings_is_explained_in_its_table_and_no_other() {
     let tables = SETTINGS.lines().filter_map(|line| line.strip_prefix(".Ss ["));
-    let tables: Vec<&str> = tables.map(|table| table.trim_end_matches("\\&").trim_end_matches(']')).collect();
+    let tables: Vec<&str> =
+        tables.filter_map(|table| table.trim_end_matches("\\&").strip_suffix(']')).collect();
     let mut listed = BTreeSet::new();
     for table in &tables {
         let heads = items(&section(SETTINGS, ".Ss", &format!("[{table}]"))).into_iter().map(|(head, _)| head);
@@ -311,6 +317,18 @@ fn the_published_sequence_is_the_one_that_is_tested() {
         };
         assert!(printed.contains(&value), "{name} is not in knockd-rs-protocol(7)");
     }
+}
+
+#[test]
+fn the_published_certificate_vector_is_the_one_that_is_tested() {
+    let vector: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(include_str!("data/cert-vector.json")).unwrap();
+    let digits = |word: &&str| word.len() % 2 == 0 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let printed: String = PROTOCOL.split_whitespace().filter(digits).collect();
+    for (name, value) in vector.iter().filter(|(name, _)| !["what", "counter"].contains(&name.as_str())) {
+        assert!(printed.contains(value.as_str().unwrap()), "{name} is not in knockd-rs-protocol(7)");
+    }
+    assert!(PROTOCOL.contains(vector.get("counter").and_then(|counter| counter.as_str()).unwrap()));
 }
 
 #[test]

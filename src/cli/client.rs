@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use super::exit::{print, warn};
+use super::identity::CertificateFiles;
 use crate::client::knock::{Knocker, Opened, StillClosed, Way};
 use crate::client::sequence::{Style, Tempo};
 use crate::client::store::{Dirs, load_server, save_server};
@@ -84,6 +85,8 @@ pub(super) struct Knock {
     /// Print nothing but errors.
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    certificate: CertificateFiles,
     /// A command to run after the knock.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -98,7 +101,7 @@ impl Knock {
         let mut knocker = Knocker::new(&dirs, &self.server, &enrolment, clock::wall)
             .map_err(|error| Failure::Failed(error.to_string()))?;
         knocker.pinned = self.pin;
-        knocker.way = self.way(&enrolment.access)?;
+        knocker.way = self.way(&enrolment)?;
         knocker.progress = (!self.quiet && std::io::stderr().is_terminal()).then_some(show_progress);
         let outcome = match self.port_to_try(&ports)? {
             Some(port) => self.knock_and_wait(&mut knocker, &ask, port),
@@ -107,19 +110,40 @@ impl Knock {
         if let Some(oddity) = &knocker.oddity {
             warn(&format!("knockd-rs: warning: {oddity}"));
         }
+        if knocker.by_hash {
+            self.say(
+                "the certificate is too large for one datagram, so its SHA-256 went in its place: the server has to \
+                 have it among its `leaves`",
+            );
+        }
         outcome?;
         self.run_command()
     }
 
-    /// How to knock; the server would ignore a way that the profile does not list.
-    fn way(&self, access: &Access) -> Result<Way, Failure> {
+    /// How to knock: with the certificate that the command line names, or with the one that was imported; else by key.
+    /// The server would ignore a way that the profile does not list.
+    fn way(&self, enrolment: &Enrolment) -> Result<Way, Failure> {
+        let named = self.certificate.named()?;
+        let files = named
+            .as_ref()
+            .or(enrolment.certificate.as_ref())
+            .filter(|_| !self.syn && !self.totp && !self.sequence);
+        if let Some(files) = files {
+            return Ok(Way::Cert(self.certificate.load(files)?));
+        }
+        if enrolment.private_key.is_none() {
+            return Err(Failure::Usage(format!(
+                "{} wants a certificate; name it with --cert FILE --key FILE, or --pkcs12 FILE",
+                self.server
+            )));
+        }
         let (way, method) = match (self.syn, self.totp, self.sequence) {
             (true, ..) => (Way::Syn, Method::Syn),
             (_, true, _) => (Way::Totp, Method::Totp),
             (.., true) => (Way::Sequence(self.style()), Method::Sequence),
             _ => (Way::Spa, Method::Spa),
         };
-        may_use(access, &self.server, method)?;
+        may_use(&enrolment.access, &self.server, method)?;
         Ok(way)
     }
 
@@ -229,12 +253,12 @@ impl Knock {
 
     fn where_to(&self, knocker: &Knocker<'_>) -> String {
         let port = knocker.addresses.first().map_or(0, std::net::SocketAddr::port);
-        match knocker.way {
-            Way::Spa => format!("UDP port {port}"),
+        match &knocker.way {
+            Way::Spa | Way::Cert(_) => format!("UDP port {port}"),
             Way::Syn => format!("TCP port {port}"),
             Way::Totp => "TCP ports by the time".to_owned(),
             Way::Sequence(Style { carrier, .. }) => {
-                let name = if carrier == Protocol::Tcp { "TCP" } else { "UDP" };
+                let name = if *carrier == Protocol::Tcp { "TCP" } else { "UDP" };
                 format!("{name} ports {} to {}", knocker.ground.base, knocker.ground.last())
             }
         }
@@ -319,6 +343,8 @@ pub(super) struct Import {
     /// The private key that `keygen` made, for a bundle that holds none.
     #[arg(long, value_name = "FILE")]
     private_key: Option<PathBuf>,
+    #[command(flatten)]
+    certificate: CertificateFiles,
     /// Replace what is known of a server of this name.
     #[arg(long)]
     force: bool,
@@ -333,6 +359,10 @@ impl Import {
             bundle.into_enrolment(own).map_err(|error| Failure::Broken(vec![error.to_string()]))?;
         if let Some(host) = self.host {
             enrolment.access.host = host;
+        }
+        if let Some(files) = self.certificate.named()? {
+            self.certificate.load(&files)?;
+            enrolment.certificate = Some(files);
         }
         let existing = if self.force { Existing::Replace } else { Existing::Refuse };
         let path = save_server(&dirs()?, &name, &enrolment, existing).map_err(|error| match error.fault {

@@ -1,5 +1,7 @@
 //! The command line: one typed struct for each subcommand, and [`run`], the only match over all of them.
 
+#[cfg(feature = "daemon")]
+mod certificates;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "daemon")]
@@ -9,6 +11,8 @@ mod daemon;
 mod exit;
 #[cfg(feature = "daemon")]
 mod explain;
+#[cfg(feature = "client")]
+mod identity;
 #[cfg(feature = "daemon")]
 mod profile;
 #[cfg(feature = "client")]
@@ -80,6 +84,9 @@ enum Command {
     #[command(subcommand)]
     Profile(profile::Profile),
     #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Certificates(certificates::Certificates),
+    #[cfg(feature = "daemon")]
     Init(daemon::Init),
     #[cfg(feature = "daemon")]
     Run(daemon::Run),
@@ -128,6 +135,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Explain(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Profile(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Certificates(command) => command.run(),
         #[cfg(feature = "daemon")]
         Command::Init(args) => args.run(),
         #[cfg(feature = "daemon")]

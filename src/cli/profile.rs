@@ -108,8 +108,8 @@ impl Add {
             return Err(Failure::Failed("there is no key".into()));
         };
         let psk = if self.no_psk { None } else { Some(random()?) };
-        let host = self.host()?;
-        let server = self.server(&host)?;
+        let host = host_or_own(self.host.as_ref())?;
+        let server = server_or(self.server.as_ref(), &host)?;
         let profile = NewProfile {
             public_key,
             psk: psk.clone(),
@@ -161,26 +161,6 @@ impl Add {
             "next: on the client `knock SERVER {}`; here `knockd-rs reload` if the daemon runs",
             ports.join(" ")
         ))
-    }
-
-    fn host(&self) -> Result<Host, Failure> {
-        match &self.host {
-            Some(host) => Ok(host.clone()),
-            None => hostname().parse().map_err(|error| {
-                Failure::Usage(format!("this machine's own name will not do: {error}; use --host"))
-            }),
-        }
-    }
-
-    fn server(&self, host: &Host) -> Result<ServerName, Failure> {
-        match &self.server {
-            Some(server) => Ok(server.clone()),
-            None => host.as_str().to_lowercase().parse().map_err(|error| {
-                Failure::Usage(format!(
-                    "the host cannot name the server on the client: {error}; use --server"
-                ))
-            }),
-        }
     }
 
     /// The bundle, from the profile as it reads back: services resolved, ports merged.
@@ -301,7 +281,27 @@ impl Remove {
     }
 }
 
-fn load(places: &Places) -> Result<Configuration, Failure> {
+/// Where clients send their knocks: this machine's own name unless another is given.
+pub(super) fn host_or_own(host: Option<&Host>) -> Result<Host, Failure> {
+    match host {
+        Some(host) => Ok(host.clone()),
+        None => hostname().parse().map_err(|error| {
+            Failure::Usage(format!("this machine's own name will not do: {error}; use --host"))
+        }),
+    }
+}
+
+/// What clients call the server: as its host unless another name is given.
+pub(super) fn server_or(server: Option<&ServerName>, host: &Host) -> Result<ServerName, Failure> {
+    match server {
+        Some(server) => Ok(server.clone()),
+        None => host.as_str().to_lowercase().parse().map_err(|error| {
+            Failure::Usage(format!("the host cannot name the server on the client: {error}; use --server"))
+        }),
+    }
+}
+
+pub(super) fn load(places: &Places) -> Result<Configuration, Failure> {
     config::load(&places.config_dir)
         .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))
 }

@@ -137,6 +137,9 @@ fn grants(out: &mut String, grants: &[GrantStatus], style: Style) {
             grant.packets,
             grant.bytes,
         );
+        if let Some(subject) = &grant.subject {
+            let _ = writeln!(out, "    certificate of {subject}");
+        }
     }
     if grants.len() > MAX_GRANTS_SHOWN {
         let _ = writeln!(

@@ -1,4 +1,4 @@
-//! Knocks that are one datagram: `spa`.
+//! Knocks that are one datagram: `spa`, and `cert`.
 //!
 //! Each packet is sent three times, byte for byte the same: the server drops copies silently, so a lost packet costs
 //! a quarter of a second instead of a failure.
@@ -11,6 +11,7 @@ use super::counter;
 use super::knock::{KnockError, Knocker, Pace, Salvo, random};
 use crate::knock::spa::{DEFAULT_PAYLOAD, seal};
 use crate::knock::{Ask, Target};
+use crate::time::Timestamp;
 
 /// When the copies of one packet are sent.
 const COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
@@ -21,8 +22,21 @@ const QUICK_COPIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(30), 
 pub(super) struct Datagrams(Vec<(UdpSocket, Vec<u8>)>);
 
 impl Knocker<'_> {
-    /// One packet for each address, each with a counter of its own: two packets with one counter would be one.
+    /// The packets of `spa`.
     pub(super) fn spa(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Datagrams, KnockError> {
+        let identity = self.identity.clone();
+        self.datagrams(ask, addresses, |ask, counter| {
+            seal(ask, counter, &identity, random()?, DEFAULT_PAYLOAD).map_err(KnockError::Seal)
+        })
+    }
+
+    /// One packet for each address, each with a counter of its own: two packets with one counter would be one.
+    pub(super) fn datagrams(
+        &mut self,
+        ask: &Ask,
+        addresses: &[SocketAddr],
+        mut seal: impl FnMut(&Ask, Timestamp) -> Result<Vec<u8>, KnockError>,
+    ) -> Result<Datagrams, KnockError> {
         let mut packets = Vec::new();
         let mut unreachable = None;
         for address in addresses {
@@ -42,9 +56,7 @@ impl Knocker<'_> {
             let counter =
                 counter::take(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
             self.oddity = self.oddity.take().or(counter.warning);
-            let packet = seal(&ask, counter.value, &self.identity, random()?, DEFAULT_PAYLOAD)
-                .map_err(KnockError::Seal)?;
-            packets.push((socket, packet));
+            packets.push((socket, seal(&ask, counter.value)?));
         }
         match unreachable {
             Some(error) if packets.is_empty() => Err(error),

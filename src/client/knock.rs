@@ -6,13 +6,15 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cert::Identity;
 use super::counter::Oddity;
 use super::sequence::Style;
 use super::store::Dirs;
 use super::try_port::Tries;
-use crate::crypto::Secret;
+use crate::crypto::{KeyPair, Secret};
 use crate::enrol::Enrolment;
 use crate::files::FileError;
 use crate::knock::spa::{ClientIdentity, SealError};
@@ -41,6 +43,8 @@ pub struct Knocker<'a> {
     pub pinned: bool,
     /// What was odd about the counter, once it was used.
     pub oddity: Option<Oddity>,
+    /// Whether a certificate was too large for the packet, so that the server has to have it.
+    pub by_hash: bool,
     /// The wall clock.
     pub(super) clock: fn() -> Timestamp,
     /// What is told while a knock of several packets goes out: how many of how many.
@@ -59,6 +63,8 @@ pub enum Way {
     Totp,
     /// An encoded sequence of ports.
     Sequence(Style),
+    /// One encrypted datagram, signed with a certificate.
+    Cert(Arc<Identity>),
 }
 
 /// One knock at each address, ready to be sent.
@@ -156,7 +162,7 @@ impl<'a> Knocker<'a> {
         clock: fn() -> Timestamp,
     ) -> Result<Self, KnockError> {
         let access = &enrolment.access;
-        let identity = identity(enrolment);
+        let identity = identity(enrolment)?;
         let addresses = resolve(access.host.as_str(), access.port)?;
         Ok(Self {
             dirs,
@@ -168,6 +174,7 @@ impl<'a> Knocker<'a> {
             addresses,
             pinned: false,
             oddity: None,
+            by_hash: false,
             clock,
             progress: None,
         })
@@ -242,11 +249,12 @@ impl<'a> Knocker<'a> {
 
     /// The packets of one knock, by the way that was chosen.
     fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
-        match self.way {
+        match self.way.clone() {
             Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
             Way::Syn => Ok(Box::new(self.syns(ask, addresses)?)),
             Way::Totp => Ok(Box::new(self.totp(ask, addresses)?)),
             Way::Sequence(style) => Ok(Box::new(self.sequence(ask, addresses, style)?)),
+            Way::Cert(identity) => Ok(Box::new(self.cert(ask, addresses, &identity)?)),
         }
     }
 }
@@ -272,14 +280,18 @@ fn watch(
 }
 
 /// What a client's knocks are made with.
-pub(super) fn identity(enrolment: &Enrolment) -> ClientIdentity {
+pub(super) fn identity(enrolment: &Enrolment) -> Result<ClientIdentity, KnockError> {
     let access = &enrolment.access;
-    ClientIdentity {
-        keys: enrolment.key_pair(),
+    Ok(ClientIdentity {
+        // Who knocks with a certificate has no key that the server knows; this one is used for nothing.
+        keys: match enrolment.key_pair() {
+            Some(keys) => keys,
+            None => KeyPair::from(random()?),
+        },
         psk: access.psk.clone().unwrap_or_else(|| Secret::new([0; 32])),
         server: access.server_key,
         gate: access.gate_key.clone(),
-    }
+    })
 }
 
 /// The first address of each family.

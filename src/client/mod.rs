@@ -1,8 +1,10 @@
 //! The knocking side: what a client keeps of its servers, and how it knocks. Needs no root, and no library but libc.
 
+pub mod cert;
 pub mod counter;
 mod datagram;
 pub mod knock;
+pub mod passphrase;
 pub mod sequence;
 pub mod store;
 mod syn;

@@ -236,8 +236,9 @@ pub fn take(
 /// # Errors
 /// When the request has no form.
 pub fn show(enrolment: &Enrolment, ask: &Ask, now: Timestamp) -> Result<Sequence, KnockError> {
-    compose(ask, now, &identity(enrolment), &enrolment.access.sequence, random_byte()?)
-        .map_err(KnockError::Sequence)
+    let access = &enrolment.access;
+    let ground = access.sequence.clone().without(access.port);
+    compose(ask, now, &identity(enrolment)?, &ground, random_byte()?).map_err(KnockError::Sequence)
 }
 
 #[cfg(test)]

@@ -156,7 +156,8 @@ mod tests {
                 totp_ports: 6,
                 sequence: crate::knock::Ground::default(),
             },
-            private_key: Secret::new([4; 32]),
+            private_key: Some(Secret::new([4; 32])),
+            certificate: None,
         }
     }
 

@@ -70,6 +70,50 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The tables of the array of tables `key`, whose keys must be among `accepted`; at most `most` of them.
+    pub(crate) fn tables(&self, key: &str, accepted: &[&str], most: usize) -> Vec<Self> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let items = match &node.value {
+            Value::List(items) if items.iter().all(|item| matches!(item.value, Value::Table(_))) => items,
+            other => {
+                self.error(
+                    key,
+                    format!("is {}; write each one as a table: [[{}]]", other.kind(), self.path_of(key)),
+                );
+                return Vec::new();
+            }
+        };
+        if items.len() > most {
+            self.error(key, format!("{} tables; use at most {most}", items.len()));
+            return Vec::new();
+        }
+        let table = |(index, item): (usize, &'a Node)| {
+            let Value::Table(entries) = &item.value else { return None };
+            let path = format!("{}[{index}]", self.path_of(key));
+            let line = entries.iter().map(|(_, node)| node.line).min().unwrap_or(item.line);
+            let table = Self { entries, path, line, report: self.report };
+            table.refuse_unknown(accepted);
+            Some(table)
+        };
+        items.iter().enumerate().filter_map(table).collect()
+    }
+
+    /// One text, or a list of texts; none of them empty.
+    pub(crate) fn texts(&self, key: &str, hint: &str) -> Vec<String> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let items = match &node.value {
+            Value::List(items) => items.iter().collect(),
+            _ => vec![node],
+        };
+        let hint = format!("use {hint}");
+        let text = |item: &&'a Node| self.text(key, item, &hint).map(str::to_owned);
+        let texts: Vec<String> = items.iter().filter_map(text).collect();
+        if texts.iter().any(String::is_empty) {
+            self.error(key, format!("is empty; {hint}"));
+        }
+        texts
+    }
+
     /// The names in this table with their lines.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&'a str, u32)> + use<'a> {
         self.entries.iter().map(|(key, node)| (key.as_str(), node.line))

@@ -64,5 +64,9 @@ pub(crate) const LONG_GRANT: Span = Span::from_secs(DAY);
 pub(crate) const GRANTS: Bounds<u32> = numbers(1, 65_535);
 /// Live grants of one profile.
 pub(crate) const PROFILE_GRANTS: Bounds<u32> = numbers(1, 65_535);
+/// `[[certificates]]` tables: they are tried one after the other.
+pub(crate) const CERTIFICATE_RULES: usize = 256;
+/// `crl_grace`. More than a month late is no list.
+pub(crate) const CRL_GRACE: Bounds<Span> = spans(0, 30 * DAY);
 /// Diffie-Hellman computations a second: about 50 us each.
 pub(crate) const HANDSHAKES: Bounds<u32> = numbers(1, 1_000_000);

@@ -6,12 +6,14 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::certificates::{self, CertificateRule, Certificates};
 use super::document::Syntax;
 use super::error::{ConfigError, ConfigWarning, Report};
 use super::fields::Seen;
 use super::keys;
 use super::limits;
 use super::settings::{Mode, Settings};
+use super::trust::{Trust, read_trust};
 use zeroize::Zeroizing;
 
 use crate::crypto::{GateKey, KeyPair};
@@ -25,6 +27,9 @@ pub const SETTINGS_FILE: &str = "knockd-rs.toml";
 /// The directory with one file for each client, in the configuration directory.
 pub const PROFILES_DIR: &str = "profiles.d";
 
+/// What complaints about the files of `[certificate_authority]` name in place of a file.
+pub const AUTHORITIES: &str = "[certificate_authority]";
+
 /// A whole configuration: every value checked by itself and with the others.
 #[derive(Clone, Debug)]
 pub struct Configuration {
@@ -36,6 +41,10 @@ pub struct Configuration {
     pub server: KeyPair,
     /// The secret of the first check.
     pub gate: GateKey,
+    /// What the settings say about certificates.
+    pub certificates: Certificates,
+    /// The files of `[certificate_authority]`.
+    pub trust: Trust,
     /// What works and may not be what was meant.
     pub warnings: Vec<ConfigWarning>,
 }
@@ -107,19 +116,24 @@ fn load_sound_from(
     }
     loader.check_dir(dir, ".");
     let mut settings = loader.settings();
-    let mut is_tolerable: fn(&ConfigError) -> bool = is_about_a_profile;
+    let mut is_tolerable: fn(&ConfigError) -> bool =
+        |error| is_about_a_profile(error) || is_about_files(error);
     if loader.errors.iter().any(is_about_settings) {
         if let Some(good) = last_good.and_then(|path| loader.last_good(path)) {
             settings = Some(good);
-            is_tolerable = |error| is_about_a_profile(error) || is_about_settings(error);
+            is_tolerable =
+                |error| is_about_a_profile(error) || is_about_settings(error) || is_about_files(error);
         }
     }
     let (server, report) = keys::server(dir, credentials, &loader.owners);
     loader.take(report);
     let (gate, report) = keys::gate(dir, credentials, &loader.owners);
     loader.take(report);
-    let profiles = loader.profiles(settings.as_ref());
-    loader.check_together(settings.as_ref(), server.as_ref(), &profiles);
+    let profiles = loader.profiles(settings.as_ref().map(|(settings, _)| settings));
+    let (settings, certificates) = settings.map_or((None, Certificates::default()), |(s, c)| (Some(s), c));
+    let trust = loader.trust(&certificates);
+    loader.check_rules(settings.as_ref(), &certificates.rules, &profiles);
+    loader.check_together(settings.as_ref(), server.as_ref(), &profiles, !certificates.rules.is_empty());
     let Loader { mut errors, mut warnings, .. } = loader;
     errors.sort();
     warnings.sort();
@@ -128,7 +142,7 @@ fn load_sound_from(
             let is_sound = |file: &str| errors.iter().all(|error| error.place.file != file);
             let sound = profiles.into_iter().filter(|(file, _)| is_sound(file));
             let profiles = sound.map(|(_, read)| read.profile).collect();
-            Ok((Configuration { settings, profiles, server, gate, warnings }, errors))
+            Ok((Configuration { settings, profiles, server, gate, certificates, trust, warnings }, errors))
         }
         _ => Err(errors),
     }
@@ -136,6 +150,11 @@ fn load_sound_from(
 
 fn is_about_a_profile(error: &ConfigError) -> bool {
     error.place.file.strip_prefix(PROFILES_DIR).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Without its authorities' files a start goes on: nobody knocks with a certificate then, and all others do.
+fn is_about_files(error: &ConfigError) -> bool {
+    error.place.file == AUTHORITIES
 }
 
 fn is_about_settings(error: &ConfigError) -> bool {
@@ -167,26 +186,26 @@ impl Loader<'_> {
     }
 
     /// `None` when the file cannot be understood at all.
-    fn settings(&mut self) -> Option<Settings> {
+    fn settings(&mut self) -> Option<(Settings, Certificates)> {
         let rules = Rules { forbidden: 0o022, mode: 0o644, owners: self.owners.clone(), limit: limits::FILE };
         let path = self.dir.join(SETTINGS_FILE);
         // A link that leads nowhere is a mistake, and not "no settings".
         if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            return Some(Settings::default());
+            return Some((Settings::default(), Certificates::default()));
         }
         let report = Report::new(SETTINGS_FILE);
         let text = self.text(SETTINGS_FILE, &rules, &report);
-        let settings = text.and_then(|text| Settings::read(&text, &report));
+        let settings = text.and_then(|text| read(&text, &report));
         self.take(report);
         settings
     }
 
     /// The copy of settings that were good once; `None` when there is none, or this release does not accept it.
-    fn last_good(&self, path: &Path) -> Option<Settings> {
+    fn last_good(&self, path: &Path) -> Option<(Settings, Certificates)> {
         let rules = Rules { forbidden: 0o022, mode: 0o644, owners: self.owners.clone(), limit: limits::FILE };
         let text = files::read_text(path, &rules).ok()?;
         let report = Report::new(SETTINGS_FILE);
-        let settings = Settings::read(&text, &report)?;
+        let settings = read(&text, &report)?;
         report.into_parts().0.is_empty().then_some(settings)
     }
 
@@ -215,6 +234,23 @@ impl Loader<'_> {
             self.take(report);
         }
         profiles
+    }
+
+    /// The files of the authorities. Without their certificates nobody can knock with one: an error. What else is
+    /// missing keeps people out, and may come later: a warning.
+    fn trust(&mut self, certificates: &Certificates) -> Trust {
+        let Some(authority) = &certificates.authority else { return Trust::default() };
+        let (trust, faults) = read_trust(self.dir, authority, &self.owners);
+        let report = Report::new(AUTHORITIES);
+        for fault in faults {
+            let is_authority = authority.ca.iter().any(|path| self.dir.join(path) == fault.path);
+            match is_authority {
+                true => report.error(None, "", fault.to_string()),
+                false => report.warn(None, "", fault.to_string()),
+            }
+        }
+        self.take(report);
+        trust
     }
 
     /// The files that hold profiles, by name; complains about the others.
@@ -263,8 +299,9 @@ impl Loader<'_> {
         settings: Option<&Settings>,
         server: Option<&KeyPair>,
         profiles: &[(String, ReadProfile)],
+        has_rules: bool,
     ) {
-        if profiles.is_empty() && self.errors.is_empty() {
+        if profiles.is_empty() && !has_rules && self.errors.is_empty() {
             let report = Report::new(PROFILES_DIR);
             report.warn(
                 None,
@@ -313,6 +350,43 @@ impl Loader<'_> {
             clash.take(1).for_each(|what| report.error(read.plain_line, "plain.ports", what));
             self.take(report);
         }
+    }
+}
+
+/// Settings and what they say of certificates.
+fn read(text: &str, report: &Report) -> Option<(Settings, Certificates)> {
+    let settings = Settings::read(text, report)?;
+    let certificates = certificates::read(text, &settings, report);
+    Some((settings, certificates))
+}
+
+impl Loader<'_> {
+    /// The names of `[[certificates]]` tables and what goes on in the firewall.
+    fn check_rules(
+        &mut self,
+        settings: Option<&Settings>,
+        rules: &[CertificateRule],
+        profiles: &[(String, ReadProfile)],
+    ) {
+        let report = Report::new(SETTINGS_FILE);
+        for CertificateRule { profile, .. } in rules {
+            let name = profile.name.as_str();
+            let taken = profiles.iter().any(|(_, read)| {
+                let rest = read.profile.name.as_str().strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            });
+            if taken {
+                report.error(
+                    None,
+                    "certificates",
+                    format!("{name} is a profile's name too, or begins one; rename it"),
+                );
+            }
+            if let Some(what) = settings.and_then(|settings| missing_set(settings, profile.connections)) {
+                report.error(None, "certificates", format!("{name}: connections = {what}"));
+            }
+        }
+        self.take(report);
     }
 }
 

@@ -6,6 +6,7 @@
 //! once, each with its file, line and key, because people mend a file in one go.
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod document;
 mod error;
 mod fields;
@@ -14,16 +15,22 @@ pub(crate) mod limits;
 mod load;
 mod ports;
 mod settings;
+mod trust;
 
+pub use certificates::{CertificateAuthority, CertificateRule, Certificates, DEFAULT_GRACE, MAX_RULE_NAME};
 pub use error::{ConfigError, ConfigWarning, Place};
 pub use keys::{GATE_KEY, MadeKeys, SERVER_KEY, make_keys_if_missing, server_identity};
 pub use limits::Bounds;
-pub use load::{Configuration, PROFILES_DIR, SETTINGS_FILE, keep_good, load, load_from, load_sound};
+pub use load::{
+    AUTHORITIES, Configuration, PROFILES_DIR, SETTINGS_FILE, keep_good, load, load_from, load_sound,
+};
 pub use ports::merged;
 pub use settings::{
     Capture, Clock, Control, Device, Firewall, Freshness, GroupName, Guard, Interface, Limits, Log,
     LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
 };
+
+pub use trust::{Trust, read_trust};
 
 pub(crate) use document::{Syntax, parse};
 pub(crate) use error::Report;

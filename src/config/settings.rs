@@ -254,8 +254,20 @@ pub(crate) fn value<T>(found: Found<T>) -> T {
 }
 
 pub(crate) const GROUND_KEYS: &[&str] = &["base", "span", "excluded"];
-const KEYS: &[&str] =
-    &["capture", "firewall", "guard", "services", "sequence", "freshness", "limits", "control", "log"];
+const KEYS: &[&str] = &[
+    "capture",
+    "firewall",
+    "guard",
+    "services",
+    "sequence",
+    "freshness",
+    "limits",
+    "control",
+    "log",
+    // Read by `certificates`.
+    "certificate_authority",
+    "certificates",
+];
 const FIREWALL_KEYS: &[&str] = &["mode", "on_stop", "owner", "trusted", "sets"];
 const SET_KEYS: &[&str] = &["timed_v4", "timed_v6", "once_v4", "once_v6"];
 const LIMIT_KEYS: &[&str] = &["grants", "handshakes_per_second", "handshakes_per_source"];

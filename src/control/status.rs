@@ -83,6 +83,9 @@ pub struct GuardStatus {
 pub struct GrantStatus {
     /// Whose; empty when the element was not made by this daemon.
     pub profile: String,
+    /// The subject of the certificate that it was granted to, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Who is let in.
     pub address: IpAddr,
     /// To which ports.

@@ -28,8 +28,30 @@ impl Gate {
     /// The gate of the server that has this public key.
     #[must_use]
     pub fn new(server: &PublicKey, gate: &GateKey) -> Self {
+        Self::labelled(server, gate, b"knockd-rs v1 mac1", b"knockd-rs v1 mask")
+    }
+
+    /// The same for knocks with a certificate: other labels, so that one HMAC tells the two formats apart.
+    #[must_use]
+    pub fn of_certificates(server: &PublicKey, gate: &GateKey) -> Self {
+        Self::labelled(server, gate, b"knockd-rs v1 mac1 cert", b"knockd-rs v1 mask cert")
+    }
+
+    fn labelled(server: &PublicKey, gate: &GateKey, mac1: &[u8], mask: &[u8]) -> Self {
         let key = |label: &[u8]| keyed(&Zeroizing::new(sha256(&[label, &server.0, gate.expose()])));
-        Self { mac1: key(b"knockd-rs v1 mac1"), mask: key(b"knockd-rs v1 mask") }
+        Self { mac1: key(mac1), mask: key(mask) }
+    }
+
+    /// A Noise message as a packet: masks the ephemeral key in front and puts mac1 behind it all.
+    #[must_use]
+    pub fn wrap(&self, mut message: Vec<u8>) -> Vec<u8> {
+        let tag = message.last_chunk::<16>().copied();
+        if let (Some(tag), Some(ephemeral)) = (tag, message.first_chunk_mut::<32>()) {
+            *ephemeral = self.mask(&tag, ephemeral);
+        }
+        let mac1 = self.mac1(&message);
+        message.extend_from_slice(&mac1);
+        message
     }
 
     /// The code of a packet's bytes.

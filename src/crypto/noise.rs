@@ -1,4 +1,5 @@
-//! The first message of `Noise_IKpsk1_25519_AESGCM_SHA256`, both directions (noiseprotocol.org, revision 34).
+//! The first message of `Noise_IKpsk1_25519_AESGCM_SHA256`, both directions (noiseprotocol.org, revision 34); the
+//! same of `Noise_NK_25519_AESGCM_SHA256` is in [`nk`].
 //!
 //! ```text
 //! <- s                        the server's static key is known beforehand
@@ -14,6 +15,8 @@ use zeroize::Zeroizing;
 
 use super::hash::{code, keyed};
 use super::{KeyPair, PublicKey, Secret, sha256};
+
+pub mod nk;
 
 /// 32 random bytes that one client and the server share, or zeros where they share none.
 pub type Psk = Secret<32>;
@@ -37,7 +40,7 @@ pub fn write(
     ephemeral: &KeyPair,
     payload: &[u8],
 ) -> Option<Vec<u8>> {
-    let mut state = Symmetric::new(prologue, server);
+    let mut state = Symmetric::new(NAME, prologue, server);
     let mut message = Vec::with_capacity(32 + SEALED_KEY_LEN + payload.len() + TAG_LEN);
     // -> e
     message.extend_from_slice(&ephemeral.public().0);
@@ -64,7 +67,7 @@ impl Responder {
     /// A responder for messages with this prologue.
     #[must_use]
     pub fn new(prologue: &[u8], server: KeyPair) -> Self {
-        let start = Symmetric::new(prologue, &server.public());
+        let start = Symmetric::new(NAME, prologue, &server.public());
         Self { server, start }
     }
 
@@ -125,9 +128,9 @@ struct Symmetric {
 
 impl Symmetric {
     /// `InitializeSymmetric`, the prologue, and the pre-message `<- s`.
-    fn new(prologue: &[u8], server: &PublicKey) -> Self {
-        // The name is as long as a hash, and so stands for itself.
-        let mut state = Self { chain: Secret::new(*NAME), hash: *NAME };
+    fn new(name: &[u8; 32], prologue: &[u8], server: &PublicKey) -> Self {
+        // A name that is no longer than a hash stands for itself, filled up with zeros.
+        let mut state = Self { chain: Secret::new(*name), hash: *name };
         state.mix_hash(prologue);
         state.mix_hash(&server.0);
         state

@@ -20,8 +20,10 @@ use crate::knock::Ground;
 use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
 use crate::text::{PortRange, ProfileName, ServerName, ServiceName};
 
+mod certificate;
 mod file;
 
+pub use certificate::OwnCertificate;
 pub use file::{load_bundle, save_bundle};
 
 /// The format of the bundles that this program writes, and the only one it reads.
@@ -70,15 +72,17 @@ pub struct Bundle {
 pub struct Enrolment {
     /// How to reach it.
     pub access: Access,
-    /// The client's secret.
-    pub private_key: Secret<32>,
+    /// The client's secret; a client with a certificate has none that the server knows.
+    pub private_key: Option<Secret<32>>,
+    /// The files with the client's certificate.
+    pub certificate: Option<OwnCertificate>,
 }
 
 impl Enrolment {
-    /// The client's key pair.
+    /// The client's key pair, if it has one.
     #[must_use]
-    pub fn key_pair(&self) -> KeyPair {
-        KeyPair::from_seed(*self.private_key.expose())
+    pub fn key_pair(&self) -> Option<KeyPair> {
+        self.private_key.as_ref().map(|key| KeyPair::from_seed(*key.expose()))
     }
 }
 
@@ -90,10 +94,12 @@ impl Bundle {
     pub fn into_enrolment(self, private_key: Option<Secret<32>>) -> Result<Enrolment, EnrolError> {
         let private_key = match (self.private_key, private_key) {
             (Some(bundled), Some(own)) if bundled != own => return Err(EnrolError::TwoKeys),
-            (Some(key), _) | (None, Some(key)) => key,
+            (Some(key), _) | (None, Some(key)) => Some(key),
+            // Whoever has a certificate brings it to each knock, or names it at the import.
+            (None, None) if self.access.methods == [Method::Cert] => None,
             (None, None) => return Err(EnrolError::NoKey),
         };
-        Ok(Enrolment { access: self.access, private_key })
+        Ok(Enrolment { access: self.access, private_key, certificate: None })
     }
 
     /// The bundle's text. Wiped on drop, since it has the client's secrets in it.
@@ -189,7 +195,12 @@ impl Enrolment {
         add(&["\"\nport = ", &port.to_string(), "\nprofile = \"", profile.as_str(), "\"\n\n"]);
         add(&["# The server's public key, and the secret that all its clients know.\nserver_key = \""]);
         add(&[&server_key.to_string(), "\"\ngate_key = \"", &gate_key.to_base64(), "\"\n\n"]);
-        add(&["# This client's own secrets.\nprivate_key = \"", &self.private_key.to_base64(), "\"\n"]);
+        if let Some(key) = &self.private_key {
+            add(&["# This client's own secrets.\nprivate_key = \"", &key.to_base64(), "\"\n"]);
+        }
+        if let Some(certificate) = &self.certificate {
+            add(&["# This client's certificate and its key.\n", &certificate.to_toml()]);
+        }
         if let Some(psk) = psk {
             add(&["psk = \"", &psk.to_base64(), "\"\n"]);
         }
@@ -224,12 +235,15 @@ impl Enrolment {
 
     fn read(text: &str, report: &Report) -> Option<Self> {
         let node = parse(text, Syntax::Toml, report)?;
-        let table = Table::root(&node, ACCESS_KEYS, report);
+        let table = Table::root(&node, &[ACCESS_KEYS, certificate::KEYS].concat(), report);
         let access = read_access(&table);
-        let key = required(&table, "private_key", KEY_HINT, |text| {
-            Secret::from_base64(text).map_err(|_| key_hint(text))
-        });
-        Some(Self { access: access?, private_key: key? })
+        let key = secret(&table, "private_key");
+        let by_certificate = access.as_ref().is_some_and(|access| access.methods == [Method::Cert]);
+        if !table.has("private_key") && !by_certificate {
+            table.missing("private_key", KEY_HINT);
+        }
+        let certificate = OwnCertificate::read(&table);
+        Some(Self { access: access?, private_key: key, certificate })
     }
 }
 

@@ -98,9 +98,22 @@ fn the_strict_way_needs_the_clients_own_key_and_the_other_takes_none() {
     assert_eq!(strict().into_enrolment(None), Err(EnrolError::NoKey));
     assert_eq!(
         strict().into_enrolment(Some(Secret::new([9; 32]))).unwrap().private_key,
-        Secret::new([9; 32])
+        Some(Secret::new([9; 32]))
     );
     assert_eq!(bundle().into_enrolment(Some(Secret::new([9; 32]))), Err(EnrolError::TwoKeys));
+}
+
+#[test]
+fn who_knocks_with_a_certificate_needs_no_key_and_finds_his_files_again() {
+    let mut bundle = Bundle { private_key: None, ..bundle() };
+    bundle.access.methods = vec![Method::Cert];
+    let mut enrolment = bundle.into_enrolment(None).unwrap();
+    assert_eq!(enrolment.private_key, None);
+    let pem = OwnCertificate::Pem { certificate: "/a b/c\".pem".into(), key: "/k.pem".into() };
+    for files in [None, Some(pem), Some(OwnCertificate::Pkcs12("/alice.p12".into()))] {
+        enrolment.certificate = files;
+        assert_eq!(Enrolment::parse("s.toml", &enrolment.to_toml()), Ok(enrolment.clone()));
+    }
 }
 
 #[test]

@@ -203,6 +203,7 @@ mod tests {
     fn opening(profile: &str, address: &str, ports: &str, uses: Uses, seconds: u32) -> Opening {
         Opening {
             profile: profile.into(),
+            holder: None,
             max_grants: 1,
             action: Action::Open,
             address: address.parse().unwrap(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Action, Grant, Request, Uses};
+use super::{Action, Grant, Holder, Request, Uses, label};
 use crate::knock::ClientId;
 use crate::policy::{Rules, disjoint};
 use crate::text::{PortRange, Span};
@@ -17,6 +17,8 @@ pub struct ProfileLimits {
     pub client: ClientId,
     /// Its rules.
     pub rules: Rules,
+    /// Whether its clients knock with certificates, each of which has grants of its own.
+    pub by_certificate: bool,
 }
 
 /// What all profiles of one configuration can ever be given, by index. Each worker is admitted by the limits of
@@ -30,8 +32,10 @@ pub struct Limits {
 /// other way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// The profile's name, for the kernel's element and the log.
+    /// The profile's name, for the kernel's element and the log; for a certificate that of its table, and which one.
     pub profile: String,
+    /// The certificate that the knock was made with.
+    pub holder: Option<Holder>,
     /// How many grants of this profile may be live.
     pub max_grants: u16,
     /// Open or close.
@@ -77,9 +81,14 @@ impl Limits {
     /// The [`Breach`]; the caller ends the worker.
     pub fn admit(&self, request: &Request) -> Result<Opening, Breach> {
         let Grant { profile, action, source, address, ports, uses, lifetime } = &request.grant;
-        let ProfileLimits { name, rules, .. } =
+        let ProfileLimits { name, rules, by_certificate, .. } =
             self.profile(*profile).ok_or(Breach::Profile { index: profile.0 })?;
         let breach = |what| Err(Breach::Rules { profile: name.clone(), what });
+        if *by_certificate != request.holder.is_some() {
+            return breach(
+                "it names a certificate where the profile has none, or none where there has to be one",
+            );
+        }
         if *ports != disjoint(ports.iter().copied()) {
             return breach("its port ranges overlap or are out of order");
         }
@@ -99,7 +108,8 @@ impl Limits {
             return breach("it is for an address that no host has");
         }
         Ok(Opening {
-            profile: name.clone(),
+            profile: request.holder.as_ref().map_or_else(|| name.clone(), |holder| label(name, holder.id)),
+            holder: request.holder.clone(),
             max_grants: rules.max_grants,
             action: *action,
             address: *address,

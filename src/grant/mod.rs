@@ -5,6 +5,7 @@
 //! the bounds again from its own copy of the configuration. Pure.
 #![forbid(unsafe_code)]
 
+mod holder;
 mod ledger;
 mod limits;
 mod request;
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use holder::{Holder, label, rule_of};
 pub use ledger::{Entry, Full, Ledger};
 pub use limits::{Breach, Limits, Opening, ProfileLimits};
 pub use request::{Malformed, REQUEST_LEN, Request};
@@ -26,6 +28,11 @@ use crate::text::{PortRange, Span};
 /// name a profile that does not exist in any but one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProfileIndex(pub u32);
+
+impl ProfileIndex {
+    /// No profile: whose certificate it is was proved, and no rule is for it.
+    pub const NONE: Self = Self(u32::MAX);
+}
 
 /// How many connections a grant is good for. As text it is what profiles write: `single` or `many`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

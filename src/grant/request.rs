@@ -5,7 +5,7 @@
 //!   0    1  action: 1 open, 2 close
 //!   1    1  uses: 1 one connection, 2 many
 //!   2    1  number of port ranges, 1 ..= 20
-//!   3    1  1 when the knock came from outside this host, else 0
+//!   3    1  bit 0: the knock came from outside this host; bit 1: it was made with a certificate
 //!   4    4  profile index
 //!   8    8  id: counts up, names the answer
 //!  16    8  counter of the knock, unix nanoseconds
@@ -13,6 +13,8 @@
 //!  28   16  address let in (IPv6, or IPv4 mapped)
 //!  44   16  source of the knock
 //!  60  100  ranges: protocol u8, first u16, last u16; unused ones all zero
+//! 160    8  the certificate's id, or zero
+//! 168   96  its subject, UTF-8, filled up with zeros
 //! ```
 //!
 //! Every byte has one meaning: an unknown value anywhere is [`Malformed`], and the monitor ends a worker that
@@ -20,15 +22,18 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Action, Grant, MAX_RANGES, ProfileIndex, Uses};
+use super::{Action, Grant, Holder, MAX_RANGES, ProfileIndex, Uses};
 use crate::text::{PortRange, Protocol, Span};
 use crate::time::Timestamp;
 
 const RANGE_LEN: usize = 5;
 const HEAD_LEN: usize = 60;
+const RANGES_LEN: usize = MAX_RANGES * RANGE_LEN;
+const OUTSIDE: u8 = 1;
+const CERTIFICATE: u8 = 2;
 
 /// The length of a request in bytes.
-pub const REQUEST_LEN: usize = HEAD_LEN + MAX_RANGES * RANGE_LEN;
+pub const REQUEST_LEN: usize = HEAD_LEN + RANGES_LEN + 8 + Holder::MAX_SUBJECT;
 
 /// What the worker asks the monitor for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,8 @@ pub struct Request {
     pub from_outside: bool,
     /// The grant itself.
     pub grant: Grant,
+    /// The certificate that the knock was made with.
+    pub holder: Option<Holder>,
 }
 
 impl Request {
@@ -62,7 +69,8 @@ impl Request {
             Uses::Many => 2,
         });
         bytes.push(u8::try_from(ports.len().min(MAX_RANGES)).unwrap_or(0));
-        bytes.push(u8::from(self.from_outside));
+        let holder = if self.holder.is_some() { CERTIFICATE } else { 0 };
+        bytes.push(if self.from_outside { OUTSIDE | holder } else { holder });
         bytes.extend(profile.0.to_be_bytes());
         bytes.extend(self.id.to_be_bytes());
         bytes.extend(self.counter.as_nanos().to_be_bytes());
@@ -74,6 +82,11 @@ impl Request {
             bytes.extend(range.first().to_be_bytes());
             bytes.extend(range.last().to_be_bytes());
         }
+        if let Some(Holder { id, subject }) = &self.holder {
+            bytes.resize(HEAD_LEN + RANGES_LEN, 0);
+            bytes.extend(id);
+            bytes.extend(subject.bytes().take(Holder::MAX_SUBJECT));
+        }
         let mut fixed = [0; REQUEST_LEN];
         fixed.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
         fixed
@@ -84,13 +97,14 @@ impl Request {
     /// # Errors
     /// [`Malformed`] when any byte has a value that [`encode`](Self::encode) never writes.
     pub fn decode(bytes: &[u8; REQUEST_LEN]) -> Result<Self, Malformed> {
-        let (&[action, uses, count, outside], rest) = bytes.split_first_chunk().ok_or(Malformed)?;
+        let (&[action, uses, count, flags], rest) = bytes.split_first_chunk().ok_or(Malformed)?;
         let (profile, rest) = rest.split_first_chunk().ok_or(Malformed)?;
         let (id, rest) = rest.split_first_chunk().ok_or(Malformed)?;
         let (counter, rest) = rest.split_first_chunk().ok_or(Malformed)?;
         let (lifetime, rest) = rest.split_first_chunk().ok_or(Malformed)?;
         let (address, rest) = rest.split_first_chunk().ok_or(Malformed)?;
         let (source, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (fields, rest) = rest.split_first_chunk::<RANGES_LEN>().ok_or(Malformed)?;
         let grant = Grant {
             profile: ProfileIndex(u32::from_be_bytes(*profile)),
             action: match action {
@@ -106,16 +120,30 @@ impl Request {
             lifetime: Span::from_secs(u32::from_be_bytes(*lifetime)),
             address: ip_address(*address),
             source: ip_address(*source),
-            ports: ranges(usize::from(count), rest)?,
+            ports: ranges(usize::from(count), fields)?,
         };
-        let from_outside = match outside {
-            0 => false,
-            1 => true,
-            _ => return Err(Malformed),
-        };
+        if flags & !(OUTSIDE | CERTIFICATE) != 0 {
+            return Err(Malformed);
+        }
+        let from_outside = flags & OUTSIDE != 0;
+        let holder = holder(flags & CERTIFICATE != 0, rest)?;
         let counter = Timestamp::from_nanos(u64::from_be_bytes(*counter));
-        Ok(Self { id: u64::from_be_bytes(*id), counter, from_outside, grant })
+        Ok(Self { id: u64::from_be_bytes(*id), counter, from_outside, grant, holder })
     }
+}
+
+fn holder(is_there: bool, bytes: &[u8]) -> Result<Option<Holder>, Malformed> {
+    if !is_there {
+        return if bytes.iter().all(|byte| *byte == 0) { Ok(None) } else { Err(Malformed) };
+    }
+    let (id, subject) = bytes.split_first_chunk().ok_or(Malformed)?;
+    let end = subject.iter().position(|byte| *byte == 0).unwrap_or(subject.len());
+    let (used, unused) = subject.split_at_checked(end).ok_or(Malformed)?;
+    let subject = std::str::from_utf8(used).map_err(|_| Malformed)?;
+    if unused.iter().any(|byte| *byte != 0) || subject.chars().any(char::is_control) {
+        return Err(Malformed);
+    }
+    Ok(Some(Holder { id: *id, subject: subject.to_owned() }))
 }
 
 fn ranges(count: usize, bytes: &[u8]) -> Result<Vec<PortRange>, Malformed> {
@@ -183,20 +211,46 @@ mod tests {
                 uses: Uses::Once,
                 lifetime: Span::from_secs(15),
             },
+            holder: None,
         }
     }
 
     #[test]
     fn a_request_arrives_as_it_was_sent() {
         assert_eq!(Request::decode(&request().encode()), Ok(request()));
+        for subject in ["", "O=Example, CN=alice", &"\u{fc}".repeat(48)] {
+            let with = Request { holder: Some(Holder::new([9; 8], subject)), ..request() };
+            assert_eq!(Request::decode(&with.encode()), Ok(with));
+        }
     }
 
     #[test]
     fn a_byte_without_meaning_makes_a_request_malformed() {
-        for (at, value) in
-            [(0, 0), (0, 3), (1, 0), (1, 3), (2, 0), (2, 21), (3, 2), (60, 1), (70, 1), (159, 9)]
-        {
+        for (at, value) in [
+            (0, 0),
+            (0, 3),
+            (1, 0),
+            (1, 3),
+            (2, 0),
+            (2, 21),
+            (3, 4),
+            (60, 1),
+            (70, 1),
+            (159, 9),
+            (160, 1),
+            (263, 1),
+        ] {
             let mut bytes = request().encode();
+            bytes[at] = value;
+            assert_eq!(Request::decode(&bytes), Err(Malformed), "byte {at} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_subject_holds_no_control_characters_and_nothing_after_its_end() {
+        let with = Request { holder: Some(Holder::new([9; 8], "CN=alice")), ..request() };
+        for (at, value) in [(168, 0x1b), (169, 0), (168, 0xff)] {
+            let mut bytes = with.encode();
             bytes[at] = value;
             assert_eq!(Request::decode(&bytes), Err(Malformed), "byte {at} = {value}");
         }

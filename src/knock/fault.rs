@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::text::PortError;
+use crate::x509::chain::Rejection;
+use crate::x509::scope::ScopeError;
 
 use super::MAX_ENTRIES;
 
@@ -60,11 +62,49 @@ pub enum Fault {
         /// How much farther than allowed.
         by: Duration,
     },
+    /// The client showed a certificate that is of no use here.
+    Certificate {
+        /// The certificate's subject.
+        subject: String,
+        /// What is wrong with it.
+        why: Box<CertificateFault>,
+    },
     /// The server lost its replay state and waits until nothing that was used before can be fresh.
     Quarantine {
         /// How long it will still wait.
         remaining: Duration,
     },
+}
+
+/// What is wrong with a certificate of one of our authorities, whose owner has proved to be its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateFault {
+    /// It is not good, or not good now.
+    Rejected(Rejection),
+    /// What it says about what its owner may open cannot be read.
+    Scope(ScopeError),
+    /// No rule is for it.
+    Unmapped,
+}
+
+impl CertificateFault {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Rejected(rejection) => rejection.name(),
+            Self::Scope(_) => "cert-scope",
+            Self::Unmapped => "cert-unmapped",
+        }
+    }
+}
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Scope(error) => write!(f, "it {error}; issue a new one"),
+            Self::Unmapped => f.write_str("no [[certificates]] table is for it; add one, or widen a pattern"),
+        }
+    }
 }
 
 /// What is wrong with the ports that a client asks for.
@@ -109,6 +149,7 @@ impl fmt::Display for Fault {
                 "the knock is good only when sent from {named}, and came from {source}; if that is the client \
                  behind an address translator, let it knock without --pin"
             ),
+            Self::Certificate { subject, why } => write!(f, "the certificate of {subject} is refused: {why}"),
             other => other.fmt_time(f),
         }
     }
@@ -132,6 +173,7 @@ impl Fault {
             Self::Ahead { .. } => "ahead",
             Self::Jump { .. } => "jump",
             Self::Quarantine { .. } => "quarantine",
+            Self::Certificate { why, .. } => why.name(),
         }
     }
 

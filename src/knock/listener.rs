@@ -3,18 +3,21 @@
 //! A decoder is there only when a profile uses its method, and knows only the clients whose profiles list it: what is
 //! not listed cannot be knocked with.
 
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::crypto::{Gate, GateKey, KeyPair, Mac1};
 use crate::frame::{Body, Segment};
 use crate::time::{Now, Timestamp};
+use crate::x509::chain::Authorities;
 
 use super::hash::Seeded;
 use super::replay::Marks;
 use super::turnstile::Turnstile;
 use super::{
-    Authentic, Drop, Fault, Ground, Knock, MarkKey, Method, Outcome, Rates, Target, plain, sequence, spa,
-    syn, totp,
+    Authentic, Drop, Fault, Ground, Knock, MarkKey, Method, Outcome, Rates, Target, cert, plain, sequence,
+    spa, syn, totp,
 };
 
 /// All that is listened to.
@@ -31,6 +34,8 @@ pub struct Listener {
     plain: Option<plain::Decoder>,
     totp: Option<totp::Decoder>,
     sequence: Option<sequence::Decoder>,
+    cert: Option<cert::Decoder>,
+    built: Timestamp,
 }
 
 impl Listener {
@@ -50,6 +55,8 @@ impl Listener {
             plain: None,
             totp: None,
             sequence: None,
+            cert: None,
+            built,
         }
     }
 
@@ -114,6 +121,25 @@ impl Listener {
         self
     }
 
+    /// Listens to datagrams signed with certificates.
+    #[must_use]
+    pub fn with_certificates(mut self, server: KeyPair, gate: &GateKey, trust: cert::Trust) -> Self {
+        self.cert = Some(cert::Decoder::new(server, gate, trust, self.built, self.hash));
+        self
+    }
+
+    /// The certificate of the last outcome that was a knock by certificate or the refusal of one.
+    #[must_use]
+    pub fn shown(&self) -> Option<Rc<cert::Shown>> {
+        self.cert.as_ref().and_then(cert::Decoder::shown)
+    }
+
+    /// The authorities whose certificates are listened to.
+    #[must_use]
+    pub fn authorities(&self) -> Option<&Authorities> {
+        self.cert.as_ref().map(cert::Decoder::authorities)
+    }
+
     /// What a segment asks for, and of whom.
     ///
     /// A knock's counter is checked here and spent by [`spend`](Self::spend), which the caller must call before
@@ -140,9 +166,7 @@ impl Listener {
         let wanted = self.sequence.as_mut().filter(|sequence| sequence.wants(segment.port));
         let sequence = wanted.map(|sequence| sequence.receive(segment.port, segment.source, now));
         let own = match segment.body {
-            Body::Datagram(payload) => {
-                self.spa.as_mut().map(|spa| spa.receive(payload, segment.source, now, &mut self.turnstile))
-            }
+            Body::Datagram(payload) => Some(self.datagram(payload, segment.source, now)),
             Body::Syn(fields) => match &mut self.syn {
                 Some((port, decoder)) if *port == segment.port => Some(decoder.receive(fields, now.wall)),
                 _ => None,
@@ -155,6 +179,21 @@ impl Listener {
             }
         }
         Err(why)
+    }
+
+    /// The formats of one datagram, told apart by their mac1: each has labels of its own.
+    fn datagram(&mut self, payload: &[u8], source: IpAddr, now: Now) -> Result<Authentic, Drop> {
+        let mut drop = Drop::Method;
+        if let Some(spa) = &mut self.spa {
+            match spa.receive(payload, source, now, &mut self.turnstile) {
+                Err(other @ (Drop::Mac | Drop::Length)) => drop = other,
+                decided => return decided,
+            }
+        }
+        match &mut self.cert {
+            Some(cert) => cert.receive(payload, source, now, &mut self.turnstile),
+            None => Err(drop),
+        }
     }
 
     /// Source, counter, freshness, quarantine: what an authentic knock can fail at, whatever its format.

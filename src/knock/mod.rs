@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod cache;
+pub mod cert;
 mod fault;
 mod ground;
 mod hash;
+mod head;
 mod listener;
 mod method;
 pub mod plain;
@@ -28,8 +31,9 @@ use crate::text::{PortRange, Span, serde_as_text};
 use crate::time::Timestamp;
 
 pub use budget::Rates;
-pub use fault::{EntryFault, Fault};
+pub use fault::{CertificateFault, EntryFault, Fault};
 pub use ground::{Ground, GroundError, MAX_EXCLUDED, VOICE};
+pub use head::SealError;
 pub use listener::Listener;
 pub use method::{ClientId, MarkKey, Method};
 pub use replay::{Freshness, MAX_JUMP};
@@ -197,11 +201,23 @@ pub enum Drop {
     Code,
     /// One knock of a sequence, which is not complete yet, or never will be.
     Partial,
+    /// Sealed to this server, and what is inside is no knock with a certificate.
+    Body,
+    /// Made for another server, which it was opened by: somebody sealed it again for this one.
+    OtherServer,
+    /// Names a certificate by its hash that is not in the directory of large ones.
+    UnknownLeaf,
+    /// Shows a certificate that cannot be read, or whose key is of another kind than clients may have.
+    Certificate,
+    /// Not signed by the owner of the certificate that it shows, or signed for another packet.
+    Signature,
+    /// Shows a certificate that none of our authorities issued.
+    Issuer,
 }
 
 impl Drop {
     /// Every reason; a reason's place here is its [`index`](Self::index).
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 15] = [
         Self::Method,
         Self::Length,
         Self::Mac,
@@ -211,6 +227,12 @@ impl Drop {
         Self::UnknownClient,
         Self::Code,
         Self::Partial,
+        Self::Body,
+        Self::OtherServer,
+        Self::UnknownLeaf,
+        Self::Certificate,
+        Self::Signature,
+        Self::Issuer,
     ];
 
     /// A number below `ALL.len()`, for an array of counters.
@@ -232,6 +254,12 @@ impl Drop {
             Self::UnknownClient => "unknown-client",
             Self::Code => "code",
             Self::Partial => "partial",
+            Self::Body => "body",
+            Self::OtherServer => "other-server",
+            Self::UnknownLeaf => "unknown-leaf",
+            Self::Certificate => "certificate",
+            Self::Signature => "signature",
+            Self::Issuer => "issuer",
         }
     }
 
@@ -269,6 +297,29 @@ impl Drop {
             Self::Partial => {
                 "one knock of a sequence, which this one does not complete; if none does, look at the order, the \
                  protocols and the time limits"
+            }
+            Self::Body => {
+                "sealed to this server, and what is inside is no knock with a certificate; bring both to the same release"
+            }
+            Self::OtherServer => {
+                "a knock with a certificate that was made for another server, opened there and sealed again for this \
+                 one; somebody with that server's key and this one's gate key did it"
+            }
+            Self::UnknownLeaf => {
+                "names its certificate by a hash that is not among [certificate_authority] leaves; put the certificate \
+                 there"
+            }
+            Self::Certificate => {
+                "shows a certificate that cannot be read, or a key that clients cannot have; use Ed25519, P-256, P-384 \
+                 or RSA of 2048 to 4096 bits"
+            }
+            Self::Signature => {
+                "not signed by the owner of the certificate that it shows, or signed for another packet; if a client \
+                 sent it, look whether its key belongs to its certificate"
+            }
+            Self::Issuer => {
+                "shows a certificate that none of the authorities issued; add the authority to [certificate_authority] \
+                 ca if it is one of yours"
             }
         }
     }

@@ -6,7 +6,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use base64ct::{Base64, Encoding};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::config::Clock;
@@ -14,6 +16,7 @@ use crate::crypto::{PublicKey, Secret};
 use crate::knock::{ClientId, Ground, Method};
 use crate::policy::Rules;
 use crate::text::{PortRange, Span};
+use crate::x509::select::Selector;
 
 /// What a worker needs to know.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub(super) struct Brief {
     pub(super) gate_key: Secret<32>,
     /// The clients, in the order of their [`crate::grant::ProfileIndex`].
     pub(super) clients: Vec<Client>,
+    /// Whose certificates are accepted, if any are.
+    pub(super) certificates: Option<Certificates>,
     /// How far to believe the wall clock.
     pub(super) clock: Clock,
     /// How long knocks are refused when the replay state was lost.
@@ -76,6 +81,40 @@ pub(super) struct Plain {
     pub(super) gap: Span,
     /// The longest time for all of them.
     pub(super) total: Span,
+}
+
+/// Knocks with certificates: files as they were read, and what they open.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Certificates {
+    /// Files of authorities' certificates.
+    pub(super) authorities: Vec<Bytes>,
+    /// Files of revocation lists.
+    pub(super) lists: Vec<Bytes>,
+    /// Files of clients' certificates that are too large for a packet.
+    pub(super) leaves: Vec<Bytes>,
+    /// How long a list that is past its date still counts.
+    pub(super) grace: Span,
+    /// Whether the monitor is to hear of every revoked certificate, to end its grants.
+    pub(super) announce: bool,
+    /// Which certificates are for which of [`Brief::clients`], by index; the first that fits decides.
+    pub(super) rules: Vec<(Selector, usize)>,
+}
+
+/// Bytes, as base64 in JSON.
+#[derive(Debug)]
+pub(super) struct Bytes(pub(super) Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Base64::encode_string(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Base64::decode_vec(&text).map(Self).map_err(D::Error::custom)
+    }
 }
 
 impl Brief {

@@ -6,10 +6,12 @@
 //! ```text
 //! worker says: 0 kind | 1.. body, zero-padded
 //!   1 ready     landlock u8 | interface index u32             the capture is open and the worker confined
-//!   2 request   160 bytes (see grant/request.rs)
+//!   2 request   264 bytes (see grant/request.rs)
 //!   3 refused   profile index u32 | source 16 | name 20 | sentence, UTF-8
 //!   4 pulse     id u64 | health bits u8 | counters, u64 each  the answer to `Ping`, from the capture loop
 //!   5 farewell  reason u8 | sentence, UTF-8                   a planned end
+//!   6 notice    sentence, UTF-8                               something about certificates, for the log
+//!   7 revoked   count u8 | ids, 8 bytes each                  certificates whose grants may be ended
 //! monitor orders: 0 kind | 1 id u64 | 9 verdict u8 | zero
 //!   1 go | 2 ping | 3 answer | 4 retire
 //! ```
@@ -23,11 +25,13 @@ use serde::{Deserialize, Serialize};
 use crate::grant::{ProfileIndex, REQUEST_LEN, Request, ip_address, octets};
 
 /// The size of everything the worker says.
-pub const SAID_LEN: usize = 320;
+pub const SAID_LEN: usize = 512;
 /// The size of every order.
 pub const ORDER_LEN: usize = 16;
+/// How many certificates one message can name.
+pub const MAX_REVOKED: usize = (SAID_LEN - 2) / 8;
 /// How many counters a pulse can carry.
-pub const MAX_COUNTERS: usize = 36;
+pub const MAX_COUNTERS: usize = 60;
 const NAME_LEN: usize = 20;
 
 /// What the worker can say.
@@ -43,6 +47,10 @@ pub enum Said {
     Pulse(Pulse),
     /// A planned end.
     Farewell(Farewell),
+    /// What is wrong with certificates of authorities, or with their revocation lists; cut to fit.
+    Notice(String),
+    /// Certificates that are revoked, by their ids; at most [`MAX_REVOKED`].
+    Revoked(Vec<[u8; 8]>),
 }
 
 /// How the worker stands when it has confined itself.
@@ -89,6 +97,8 @@ pub struct Health {
     pub quarantined: bool,
     /// The wall clock is not synchronised.
     pub clock_unsynchronised: bool,
+    /// A revocation list is missing, wrong or past its date.
+    pub certificates_in_doubt: bool,
 }
 
 /// A planned end of the worker.
@@ -176,6 +186,14 @@ impl Said {
                 bytes.push(code_of(&REASONS, *reason));
                 bytes.extend(cut(sentence, SAID_LEN - bytes.len()).as_bytes());
             }
+            Self::Notice(sentence) => {
+                bytes.push(6);
+                bytes.extend(cut(sentence, SAID_LEN - bytes.len()).as_bytes());
+            }
+            Self::Revoked(ids) => {
+                bytes.extend([7, u8::try_from(ids.len().min(MAX_REVOKED)).unwrap_or(0)]);
+                bytes.extend(ids.iter().take(MAX_REVOKED).flatten());
+            }
         }
         let mut fixed = [0; SAID_LEN];
         fixed.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
@@ -201,8 +219,17 @@ impl Said {
                 let (code, sentence) = body.split_first().ok_or(NotSaid)?;
                 Ok(Self::Farewell(Farewell { reason: by_code(&REASONS, *code)?, sentence: text(sentence)? }))
             }
+            6 => Ok(Self::Notice(text(body)?)),
+            7 => Self::decode_revoked(body),
             _ => Err(NotSaid),
         }
+    }
+
+    fn decode_revoked(body: &[u8]) -> Result<Self, NotSaid> {
+        let (count, rest) = body.split_first().ok_or(NotSaid)?;
+        let (ids, rest) = rest.split_at_checked(8 * usize::from(*count)).ok_or(NotSaid)?;
+        all_zero(rest)?;
+        Ok(Self::Revoked(ids.chunks_exact(8).filter_map(|id| id.try_into().ok()).collect()))
     }
 
     fn decode_ready(body: &[u8]) -> Result<Self, NotSaid> {
@@ -270,15 +297,21 @@ impl Order {
 
 impl Health {
     fn bits(self) -> u8 {
-        let Self { runtime_unwritable, state_unwritable, quarantined, clock_unsynchronised } = self;
-        [runtime_unwritable, state_unwritable, quarantined, clock_unsynchronised]
+        let Self {
+            runtime_unwritable,
+            state_unwritable,
+            quarantined,
+            clock_unsynchronised,
+            certificates_in_doubt,
+        } = self;
+        [runtime_unwritable, state_unwritable, quarantined, clock_unsynchronised, certificates_in_doubt]
             .into_iter()
             .rev()
             .fold(0, |bits, set| bits << 1 | u8::from(set))
     }
 
     fn from_bits(bits: u8) -> Result<Self, NotSaid> {
-        if bits > 15 {
+        if bits > 31 {
             return Err(NotSaid);
         }
         Ok(Self {
@@ -286,6 +319,7 @@ impl Health {
             state_unwritable: bits & 2 != 0,
             quarantined: bits & 4 != 0,
             clock_unsynchronised: bits & 8 != 0,
+            certificates_in_doubt: bits & 16 != 0,
         })
     }
 }
@@ -347,9 +381,12 @@ mod tests {
             Said::Pulse(Pulse {
                 id: 9,
                 health: Health { quarantined: true, ..Health::default() },
-                counters: (0..36).collect(),
+                counters: (0..60).collect(),
             }),
             Said::Farewell(Farewell { reason: Reason::CaptureLost, sentence: "eth0 is gone".into() }),
+            Said::Notice("the revocation list is past its date".into()),
+            Said::Revoked(vec![[1; 8]; MAX_REVOKED]),
+            Said::Revoked(Vec::new()),
         ]
     }
 
@@ -387,7 +424,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_decodes_encodes_to_the_same_bytes(
-            bytes in prop::collection::vec(any::<u8>(), SAID_LEN), kind in 0u8..7, zero_from in 1usize..SAID_LEN,
+            bytes in prop::collection::vec(any::<u8>(), SAID_LEN), kind in 0u8..9, zero_from in 1usize..SAID_LEN,
         ) {
             let mut fixed: [u8; SAID_LEN] = bytes.try_into().unwrap();
             fixed[0] = kind;

@@ -16,6 +16,7 @@
 mod almanac;
 mod brief;
 pub mod capabilities;
+mod certificates;
 mod channel;
 pub mod confine;
 pub mod counters;

@@ -9,7 +9,7 @@ use crate::capture::{Filter, Frame};
 use crate::crypto::KeyPair;
 use crate::frame::{self, Refused, Segment};
 use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
-use crate::knock::{Freshness, Listener, Method, Outcome, Rates, plain, sequence, syn, totp};
+use crate::knock::{Freshness, Listener, Method, Outcome, Rates, cert, plain, sequence, syn, totp};
 use crate::text::{PortRange, Protocol};
 use crate::time::{Now, Timestamp};
 
@@ -43,6 +43,10 @@ pub(crate) fn filter(brief: &Brief) -> Filter {
     }
     if let (true, Ok(port)) = (brief.uses(Method::Syn), PortRange::single(Protocol::Tcp, brief.port)) {
         filter = filter.ports(port);
+    }
+    if brief.certificates.is_some() {
+        // The same lengths as those of spa, and no others.
+        filter = filter.datagrams(brief.port, len(cert::MIN_LEN)..=len(cert::MAX_LEN), len(cert::STEP));
     }
     for plain in brief.using(Method::Plain).filter_map(|client| client.plain.as_ref()) {
         filter = plain.ports.iter().fold(filter, |filter, port| filter.ports(*port));

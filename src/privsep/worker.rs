@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::rc::Rc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::almanac::Almanac;
 use super::brief::{Brief, Client};
+use super::certificates::{self, Desk};
 use super::channel::ToMonitor;
 use super::confine::Landlock;
 use super::counters::Counters;
@@ -19,9 +21,10 @@ use super::pipeline::{self, Seen};
 use crate::capture::{Confined, Filter, Frame, Source, open};
 use crate::clock::{self, Clocks};
 use crate::crypto::KeyPair;
-use crate::grant::{ProfileIndex, Request};
-use crate::knock::{ClientId, Fault, Knock, Listener, MarkKey, Outcome};
-use crate::policy::{Rules, decide};
+use crate::grant::{Holder, ProfileIndex, Request};
+use crate::knock::cert::Shown;
+use crate::knock::{ClientId, Fault, Knock, Listener, MarkKey, Method, Outcome};
+use crate::policy::{Rules, decide, decide_within};
 use crate::state::{Mark, Place, State};
 use crate::time::{ClockTrust, Now};
 
@@ -94,6 +97,7 @@ struct Worker<'a> {
     /// Where the codes of SYNs come from, if any client knocks with them.
     almanac: Option<Almanac>,
     known: HashMap<ClientId, Known>,
+    certificates: Desk,
     state: State,
     clocks: Clocks,
     filter: Filter,
@@ -117,7 +121,10 @@ impl<'a> Worker<'a> {
         let (state, recovered) = State::open(place, clock::uptime(), brief.quarantine.duration())?;
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
-        let mut listener = pipeline::listener(&brief, seed, clock::RELEASED);
+        let listener = pipeline::listener(&brief, seed, clock::RELEASED);
+        let (mut listener, certificates, complaints) = certificates::listen(&brief, listener);
+        complaints.into_iter().try_for_each(|complaint| channel.say(&Said::Notice(complaint)))?;
+        certificates.revoked(&listener).iter().try_for_each(|revoked| channel.say(revoked))?;
         let members = pipeline::members(&brief);
         let almanac = match members.is_empty() {
             true => None,
@@ -139,6 +146,7 @@ impl<'a> Worker<'a> {
             listener,
             almanac,
             known,
+            certificates,
             state,
             clocks: Clocks::new(brief.clock),
             filter,
@@ -151,8 +159,10 @@ impl<'a> Worker<'a> {
     /// Takes frames and orders until there is a reason to end.
     fn work(&mut self) -> io::Result<(Reason, String)> {
         // How it is from the start: a quarantine and a clock in doubt are news before the first knock.
+        self.tell_troubles()?;
         self.pulse(0)?;
         loop {
+            self.tell_troubles()?;
             let (orders, frames) = self.wait()?;
             if orders {
                 if let Some(end) = self.heed()? {
@@ -167,12 +177,26 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sleeps until there is an order or a frame. No time limit: an idle daemon does not wake up.
-    fn wait(&self) -> io::Result<(bool, bool)> {
+    /// Says what is wrong with authorities and their revocation lists, when that is new or was said long ago.
+    fn tell_troubles(&mut self) -> io::Result<()> {
+        let now = self.clocks.read();
+        let troubles = self.certificates.troubles(&self.listener, now.wall);
+        troubles.into_iter().try_for_each(|trouble| self.channel.say(&Said::Notice(trouble)))?;
+        self.tell_health(now)
+    }
+
+    /// Sleeps until there is an order or a frame, or a revocation list passes its date. Without certificates there is
+    /// no time limit: an idle daemon does not wake up.
+    fn wait(&mut self) -> io::Result<(bool, bool)> {
+        let left = self.certificates.until_next(&self.listener, self.clocks.read().wall);
+        let timeout = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
         let Some(capture) = self.capture.as_fd() else { return Ok((false, true)) };
         let mut fds =
             [PollFd::new(self.channel, PollFlags::IN), PollFd::from_borrowed_fd(capture, PollFlags::IN)];
-        match poll(&mut fds, None) {
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok((false, false)),
             Err(error) => return Err(error.into()),
@@ -219,6 +243,7 @@ impl<'a> Worker<'a> {
             state_unwritable: !self.state.is_state_writable(),
             quarantined: self.listener.is_quarantined(now.uptime),
             clock_unsynchronised: now.trust == ClockTrust::Unsynchronised,
+            certificates_in_doubt: self.certificates.is_in_doubt(),
         }
     }
 
@@ -252,9 +277,9 @@ impl<'a> Worker<'a> {
                 Ok(())
             }
             Outcome::Refused { client, method, source, fault } => {
-                let Some(known) = self.known.get(&client) else { return Ok(()) };
+                let Some((known, _)) = self.whose(client, method) else { return Ok(()) };
                 let said = Refused {
-                    profile: known.index,
+                    profile: known.map_or(ProfileIndex::NONE, |known| known.index),
                     source,
                     name: fault.name().to_owned(),
                     sentence: fault.to_string(),
@@ -277,16 +302,21 @@ impl<'a> Worker<'a> {
     /// A fresh and authentic knock: spent whatever the policy says, and written down before the monitor hears of
     /// it.
     fn knock(&mut self, knock: &Knock, from_outside: bool) -> io::Result<()> {
-        let Some(known) = self.known.get(&knock.client) else { return Ok(()) };
+        let Some((Some(known), shown)) = self.whose(knock.client, knock.method) else { return Ok(()) };
         let index = known.index;
-        let decision = decide(index, &known.rules, knock);
+        let decision = match &shown {
+            Some(shown) => decide_within(index, &known.rules, &shown.scope, knock),
+            None => decide(index, &known.rules, knock),
+        };
+        let holder = shown.map(|shown| Holder::new(shown.id, &shown.subject));
         self.listener.spend(knock);
         self.state.persist(&Mark { key: knock.mark(), counter: knock.counter, mac1: knock.mac1 });
         match decision {
             Ok(grant) => {
                 self.counters.knock();
                 self.next_id += 1;
-                let request = Request { id: self.next_id, counter: knock.counter, from_outside, grant };
+                let request =
+                    Request { id: self.next_id, counter: knock.counter, from_outside, grant, holder };
                 self.channel.say(&Said::Request(request))
             }
             Err(refusal) => self.refuse(Refused {
@@ -296,6 +326,17 @@ impl<'a> Worker<'a> {
                 sentence: refusal.to_string(),
             }),
         }
+    }
+
+    /// Under whose name a knock goes, and the certificate that it was made with. A certificate that no rule is for has
+    /// no name.
+    fn whose(&self, client: ClientId, method: Method) -> Option<(Option<&Known>, Option<Rc<Shown>>)> {
+        if method != Method::Cert {
+            return Some((Some(self.known.get(&client)?), None));
+        }
+        let shown = self.listener.shown()?;
+        let rule = shown.table.and_then(|table| self.certificates.client(table));
+        Some((rule.and_then(|rule| self.known.get(&rule)), Some(shown)))
     }
 
     fn refuse(&mut self, refused: Refused) -> io::Result<()> {

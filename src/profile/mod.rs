@@ -77,7 +77,8 @@ impl Profile {
     /// The key as people compare it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        self.public_key.map_or_else(|| "no key".to_owned(), |key| key.fingerprint())
+        let without = if self.methods.contains(&Method::Cert) { "certificates" } else { "no key" };
+        self.public_key.map_or_else(|| without.to_owned(), |key| key.fingerprint())
     }
 }
 
@@ -151,6 +152,10 @@ pub(crate) fn read(
     let node = parse(text, syntax, report)?;
     let table = Table::root(&node, KEYS, report);
     let methods = methods(&table);
+    if methods.contains(&Method::Cert) {
+        let what = "\"cert\" is for clients with certificates, which have no profile; see [[certificates]] in knockd-rs.toml(5)";
+        table.error("methods", what);
+    }
     // A plain sequence is its own and only secret.
     let keyless = !methods.is_empty() && methods.iter().all(|method| *method == Method::Plain);
     let needs_key = !keyless || table.has("public_key");
@@ -189,6 +194,30 @@ pub(crate) fn read(
         connections_line: table.line("connections"),
         plain_line: table.line("plain"),
     })
+}
+
+/// Reads what a `[[certificates]]` table opens: a profile whose clients are told by their certificates.
+pub(crate) fn read_rules(name: ProfileName, table: &Table<'_>, server: Server<'_>) -> Profile {
+    let (opens, open, services) = open(table, server.services);
+    let (duration, max_duration) = durations(table);
+    Profile {
+        name,
+        public_key: None,
+        psk: Secret::new([0; 32]),
+        opens,
+        open,
+        services,
+        duration,
+        max_duration,
+        connections: table.choice("connections", CONNECTIONS).map(value).unwrap_or_default(),
+        other_addresses: other_addresses(table),
+        max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
+        enabled: table.boolean("enabled").is_none_or(value),
+        methods: vec![Method::Cert],
+        plain: None,
+        totp_ports: DEFAULT_TOTP_PORTS,
+        freshness: freshness(table, server.freshness),
+    }
 }
 
 pub(crate) fn public_key(table: &Table<'_>) -> Option<PublicKey> {

@@ -24,6 +24,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod numbers;
+
 pub use snapshot::initialise;
 
 use crate::knock::MarkKey;

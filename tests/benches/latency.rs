@@ -199,7 +199,7 @@ fn identity(bundle: &Path) -> Outcome<ClientIdentity> {
     let broken = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let enrolment = load_bundle(bundle).map_err(broken)?.into_enrolment(None)?;
     Ok(ClientIdentity {
-        keys: enrolment.key_pair(),
+        keys: enrolment.key_pair().ok_or("the bundle has no key")?,
         psk: enrolment.access.psk.unwrap_or_else(|| Secret::new([0; 32])),
         server: enrolment.access.server_key,
         gate: enrolment.access.gate_key,

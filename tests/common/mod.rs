@@ -15,6 +15,7 @@
 
 mod daemon;
 mod packets;
+pub mod pki;
 mod probe;
 
 use std::fs;

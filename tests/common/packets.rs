@@ -70,7 +70,7 @@ impl Sealer {
         let access = &enrolment.access;
         let psk = access.psk.clone().unwrap_or_else(|| Secret::new([0; 32]));
         let identity = ClientIdentity {
-            keys: enrolment.key_pair(),
+            keys: enrolment.key_pair().expect("a profile with a key"),
             psk,
             server: access.server_key,
             gate: access.gate_key.clone(),

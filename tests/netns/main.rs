@@ -17,6 +17,7 @@ mod common;
 mod frames;
 
 mod adversary;
+mod cert;
 mod confined;
 mod grants;
 mod guards;

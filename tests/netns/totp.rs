@@ -31,7 +31,7 @@ fn ports(world: &World, offset: i64) -> String {
     let dirs = Dirs { config: home.join(".config/knockd-rs"), state: home.join(".local/state/knockd-rs") };
     let enrolment = load_server(&dirs, &"myserver".parse().unwrap()).unwrap();
     let psk = enrolment.access.psk.clone().unwrap_or_else(|| Secret::new([0; 32]));
-    let key = totp::key(&enrolment.key_pair(), &enrolment.access.server_key, &psk).unwrap();
+    let key = totp::key(&enrolment.key_pair().unwrap(), &enrolment.access.server_key, &psk).unwrap();
     let step = totp::step(clock::wall()).checked_add_signed(offset).unwrap();
     let ports = totp::ports(&key, step, totp::DEFAULT_PORTS, &Ground::default());
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")

@@ -19,7 +19,8 @@ fn limits() -> Limits {
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         max_grants: 4,
     };
-    Limits::new(vec![ProfileLimits { name: "laptop".into(), client: ClientId([1; 32]), rules }])
+    let client = ClientId([1; 32]);
+    Limits::new(vec![ProfileLimits { name: "laptop".into(), client, rules, by_certificate: false }])
 }
 
 fn grant() -> Grant {
@@ -35,7 +36,13 @@ fn grant() -> Grant {
 }
 
 fn admit(grant: Grant) -> Result<Opening, Breach> {
-    limits().admit(&Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant })
+    limits().admit(&Request {
+        id: 1,
+        counter: Timestamp::from_secs(1),
+        from_outside: true,
+        grant,
+        holder: None,
+    })
 }
 
 fn breached(grant: Grant) -> &'static str {
@@ -53,8 +60,22 @@ fn what_the_profile_allows_is_admitted() {
 }
 
 #[test]
+fn a_certificate_is_named_where_there_has_to_be_one_and_nowhere_else() {
+    let holder = Some(Holder::new([0xab; 8], "CN=alice"));
+    let request =
+        Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant(), holder };
+    let without = Request { holder: None, ..request.clone() };
+    assert!(matches!(limits().admit(&request), Err(Breach::Rules { .. })));
+    let mut certificates = limits();
+    certificates.profiles.iter_mut().for_each(|profile| profile.by_certificate = true);
+    assert!(matches!(certificates.admit(&without), Err(Breach::Rules { .. })));
+    assert_eq!(certificates.admit(&request).unwrap().profile, "laptop.abababababababab");
+}
+
+#[test]
 fn a_worker_with_an_older_configuration_opens_nothing_that_the_newer_one_forbids() {
-    let request = Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant() };
+    let request =
+        Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant(), holder: None };
     let newer = |change: fn(&mut ProfileLimits)| {
         let mut newer = limits();
         newer.profiles.iter_mut().for_each(change);

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::tests::{NOON, ask, decoder, ephemeral, identity, now, packet_of, segment};
 use super::*;
-use crate::knock::Outcome;
+use crate::knock::{MAX_ENTRIES, Op, Outcome, ServiceTag, Target, Wanted};
+use crate::text::{PortRange, Protocol, Span};
 
 fn any_ask() -> impl Strategy<Value = Ask> {
     let op = prop_oneof![Just(Op::Open), Just(Op::Close), Just(Op::Renew)];
@@ -90,12 +91,12 @@ proptest! {
 
     #[test]
     fn every_plaintext_that_is_understood_is_the_only_one_with_its_meaning(plain in any_plain()) {
-        if let Ok((ask, counter)) = decode(&plain) {
+        if let Ok((ask, counter)) = head::decode(&plain) {
             let mut canonical = plain.clone();
             // "Wants an answer" means nothing, and bit 2 nothing beside bit 3.
             canonical[1] &= !(1 << 4);
-            if canonical[1] & SOURCE_ONLY != 0 {
-                canonical[1] &= !EXPLICIT;
+            if canonical[1] & head::SOURCE_ONLY != 0 {
+                canonical[1] &= !head::EXPLICIT;
             }
             prop_assert_eq!(&*encode(&ask, counter, plain.len()).unwrap(), &canonical);
         }

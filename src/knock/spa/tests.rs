@@ -1,8 +1,8 @@
 use super::*;
 use crate::crypto::sha256;
 use crate::frame::{Body, Segment};
-use crate::knock::{Knock, Listener, Outcome, Rates};
-use crate::text::PortError;
+use crate::knock::{EntryFault, Fault, Knock, Listener, Op, Outcome, Rates, ServiceTag, Target, Wanted};
+use crate::text::{PortError, PortRange, Span};
 use crate::time::ClockTrust;
 
 pub(super) const NOON: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -80,7 +80,7 @@ fn packet(seconds: u64) -> Vec<u8> {
 pub(super) fn packet_of(plain: &[u8]) -> Vec<u8> {
     let ClientIdentity { keys, psk, server, gate } = identity();
     let message = noise::write(PROLOGUE, &keys, &server, &psk, &KeyPair::from(ephemeral(0)), plain).unwrap();
-    wrap(&Gate::new(&server, &gate), message)
+    Gate::new(&server, &gate).wrap(message)
 }
 
 /// The usual plaintext with some bytes changed.
@@ -267,7 +267,7 @@ fn whoever_holds_one_key_too_few_is_dropped() {
     let plain = encode(&ask(), NOON, 64).unwrap();
     let message =
         noise::write(PROLOGUE, &keys, &other.public(), &psk, &KeyPair::from(ephemeral(1)), &plain).unwrap();
-    let packet = wrap(&Gate::new(&server, &gate), message);
+    let packet = Gate::new(&server, &gate).wrap(message);
     assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(Drop::Key));
 }
 
@@ -277,7 +277,7 @@ fn a_message_of_another_version_of_the_protocol_is_dropped() {
     let plain = encode(&ask(), NOON, 64).unwrap();
     let message =
         noise::write(b"knockd-rs/1\x02", &keys, &server, &psk, &KeyPair::from(ephemeral(1)), &plain).unwrap();
-    let packet = wrap(&Gate::new(&server, &gate), message);
+    let packet = Gate::new(&server, &gate).wrap(message);
     assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(Drop::Key));
 }
 
@@ -285,7 +285,7 @@ fn a_message_of_another_version_of_the_protocol_is_dropped() {
 fn an_ephemeral_key_of_small_order_is_dropped() {
     let mut message = packet(0)[..MIN_LEN - MAC1_LEN].to_vec();
     message[..32].fill(0);
-    let packet = wrap(&Gate::new(&server().public(), &identity().gate), message);
+    let packet = Gate::new(&server().public(), &identity().gate).wrap(message);
     assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(Drop::Key));
 }
 

@@ -6,7 +6,7 @@ use super::report::plural;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
 use crate::control::{Closing, Command, Reply, Revoked};
-use crate::grant::{Action, Entry, Opening, Uses};
+use crate::grant::{Action, Entry, Opening, Uses, rule_of};
 use crate::log::Event;
 use crate::nft::{Change, FirewallError, Guarded};
 use crate::policy::disjoint;
@@ -35,6 +35,7 @@ impl Desk {
                     Ok(ports) => {
                         let opening = Opening {
                             profile,
+                            holder: None,
                             max_grants: u16::try_from(found.max_grants).unwrap_or(u16::MAX),
                             action: Action::Open,
                             address,
@@ -70,7 +71,10 @@ impl Desk {
         }
         let ended = self.ledger.select(|entry| match what {
             Revoked::All => true,
-            Revoked::Profile(name) => entry.profile == *name,
+            // The name of a table of certificates means all of them.
+            Revoked::Profile(name) => {
+                entry.profile == *name || rule_of(&entry.profile).is_some_and(|(rule, _)| rule == name)
+            }
             Revoked::Address(address) => entry.address == *address,
         });
         if ended.is_empty() {
@@ -206,7 +210,10 @@ impl Desk {
     /// Ends the grants of profiles that are gone or disabled. `spared` are there and could not be read.
     pub(super) fn end_unknown(&mut self, config: &Configuration, spared: &[String]) -> Vec<Event> {
         let is_known = |name: &str| {
+            let rules = config.certificates.rules.iter().map(|rule| &rule.profile);
+            let rule = rule_of(name).map(|(rule, _)| rule);
             config.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name)
+                || rules.into_iter().any(|profile| profile.enabled && rule == Some(profile.name.as_str()))
                 || spared.iter().any(|spared| spared == name)
         };
         let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !is_known(&entry.profile));

@@ -152,8 +152,12 @@ impl Crew {
                 worker.counters.clone_from(&pulse.counters);
                 News::Said { terms, said: Said::Pulse(pulse) }
             }
-            Said::Request(_) | Said::Refused(_) if worker.has_begun() => News::Said { terms, said },
-            Said::Ready(_) | Said::Request(_) | Said::Refused(_) => {
+            Said::Request(_) | Said::Refused(_) | Said::Notice(_) | Said::Revoked(_)
+                if worker.has_begun() =>
+            {
+                News::Said { terms, said }
+            }
+            Said::Ready(_) | Said::Request(_) | Said::Refused(_) | Said::Notice(_) | Said::Revoked(_) => {
                 self.kill_all();
                 died("the worker spoke out of turn: it is broken or captured, and was ended")
             }

@@ -13,7 +13,7 @@ use super::report::plural;
 use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
-use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, Request};
+use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex, Request, rule_of};
 use crate::log::Event;
 use crate::nft::{Change, Door, FirewallError, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
@@ -29,6 +29,8 @@ pub(super) struct Desk {
     pub(super) guards: GuardBook,
     /// `limits.grants`.
     pub(super) total: usize,
+    /// The subjects of certificates that have grants, by their labels.
+    pub(super) subjects: HashMap<String, String>,
     /// Unix seconds of each profile's last accepted knock.
     pub(super) last_knocks: HashMap<String, u64>,
     pub(super) health: Health,
@@ -59,6 +61,7 @@ impl Desk {
             ledger: Ledger::default(),
             guards,
             total: config.settings.limits.grants as usize,
+            subjects: HashMap::new(),
             last_knocks: HashMap::new(),
             health: Health::default(),
             broken: None,
@@ -104,7 +107,9 @@ impl Desk {
             };
             opening = allowed;
         }
-        self.last_knocks.insert(opening.profile.clone(), clock::wall().as_secs());
+        let rule = rule_of(&opening.profile).map_or(opening.profile.as_str(), |(rule, _)| rule);
+        self.last_knocks.insert(rule.to_owned(), clock::wall().as_secs());
+        self.remember(&opening);
         let source = Some(request.grant.source);
         Ok(match opening.action {
             Action::Close => self.close(&opening, source),
@@ -116,6 +121,38 @@ impl Desk {
                 (verdict, events)
             }
         })
+    }
+
+    /// Keeps the subject of a certificate for as long as it has grants, for people who look at the status. Bounded by
+    /// the number of grants.
+    fn remember(&mut self, opening: &Opening) {
+        if let Some(holder) = &opening.holder {
+            let Self { ledger, subjects, .. } = self;
+            subjects.retain(|label, _| ledger.entries().iter().any(|entry| entry.profile == *label));
+            subjects.insert(opening.profile.clone(), holder.subject.clone());
+        }
+    }
+
+    /// Ends the live grants of certificates that were revoked.
+    pub(super) fn end_revoked(&mut self, ids: &[[u8; 8]]) -> Vec<Event> {
+        let is_revoked = |entry: &Entry| rule_of(&entry.profile).is_some_and(|(_, id)| ids.contains(&id));
+        let ended = self.ledger.select(is_revoked);
+        if ended.is_empty() {
+            return Vec::new();
+        }
+        match self.end(&ended) {
+            Ok(()) => ended.iter().map(|entry| self.was_revoked(entry)).collect(),
+            Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
+        }
+    }
+
+    fn was_revoked(&self, entry: &Entry) -> Event {
+        let subject = self.subjects.get(&entry.profile).map_or("", String::as_str);
+        let text = format!(
+            "{} for {} ended: the certificate of {subject} was revoked by its authority",
+            entry.ports, entry.address
+        );
+        Event::new(LogLevel::Warning, "revoked", text).of(&entry.profile, None)
     }
 
     /// Opens the doors of an admitted opening.
@@ -202,7 +239,8 @@ impl Desk {
 
     /// An authentic knock was refused by the worker.
     pub(super) fn refused(&self, limits: &Limits, refused: &Refused) -> Vec<Event> {
-        let profile = limits.profile(refused.profile).map_or("?", |profile| profile.name.as_str());
+        let nobody = if refused.profile == ProfileIndex::NONE { "-" } else { "?" };
+        let profile = limits.profile(refused.profile).map_or(nobody, |profile| profile.name.as_str());
         let event = Event::new(LogLevel::Warning, "refused", refused.sentence.clone());
         vec![event.of(profile, Some(refused.source)).because(&refused.name)]
     }
@@ -322,7 +360,8 @@ fn sentence(opening: &Opening, source: Option<IpAddr>, known: bool) -> String {
     let Opening { address, ports, uses, lifetime, .. } = opening;
     let whom = if source == Some(*address) { String::new() } else { format!(" to {address}") };
     let known = if known { " (open for longer already)" } else { "" };
-    format!("{}{whom} for {lifetime}, {}{known}", list(ports), uses.phrase())
+    let holder = opening.holder.as_ref().map(|holder| format!(", certificate of {}", holder.subject));
+    format!("{}{whom} for {lifetime}, {}{known}{}", list(ports), uses.phrase(), holder.unwrap_or_default())
 }
 
 pub(super) fn list(ports: &[PortRange]) -> String {

@@ -7,6 +7,7 @@
 mod commands;
 mod crew;
 mod desk;
+mod files;
 mod guards;
 mod links;
 mod report;
@@ -26,6 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::crew::{Crew, News, Terms};
 use self::desk::Desk;
+use self::files::Watch;
 use self::links::Links;
 use self::report::Pending;
 use self::signals::Signals;
@@ -84,6 +86,7 @@ struct Monitor {
     crew: Crew,
     control: Server,
     links: Links,
+    files: Watch,
     notify: Notify,
     /// Commands that wait for the worker's pulse, and the id of the last ping.
     pending: Vec<Pending>,
@@ -133,6 +136,7 @@ impl Monitor {
             crew: Crew::default(),
             control: Server::new(&directories.runtime, group.unwrap_or(0), clock::uptime()),
             links: Links::open(),
+            files: Watch::default(),
             notify: Notify::open(),
             pending: Vec::new(),
             pings: 0,
@@ -144,6 +148,7 @@ impl Monitor {
             directories,
         };
         monitor.say_at_start(&broken, group.is_none());
+        monitor.watch_files();
         monitor.begin_worker();
         Ok(monitor)
     }
@@ -188,6 +193,9 @@ impl Monitor {
                 self.crew.ping(0);
                 self.follow_interface();
             }
+            if self.files.changed() {
+                self.read_trust_again();
+            }
             self.mend();
             self.keep_time()?;
         }
@@ -199,6 +207,7 @@ impl Monitor {
         let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
         fds.extend(self.crew.fds());
         fds.extend(self.links.as_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(self.files.as_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         fds.extend(self.desk.shield.watch_fd().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         fds.extend(self.control.fds());
         let timeout = self.until_next_deadline().map(|left| Timespec {
@@ -260,6 +269,11 @@ impl Monitor {
                 self.pulse_arrived(pulse.id);
                 events
             }
+            Said::Notice(sentence) => vec![Event::new(LogLevel::Warning, "certificates", sentence)],
+            Said::Revoked(ids) => match &self.config.certificates.authority {
+                Some(authority) if authority.end_grants_on_revocation => self.desk.end_revoked(&ids),
+                _ => Vec::new(),
+            },
             Said::Ready(_) | Said::Farewell(_) => Vec::new(),
         };
         self.log_all(&events);
@@ -316,6 +330,7 @@ impl Monitor {
         self.log.configure(config.settings.log.format, config.settings.log.level);
         self.control.set_group(group(config.settings.control.group.as_str()).unwrap_or(0));
         self.config = config;
+        self.watch_files();
         self.left_out.clear();
         self.keep_good();
         self.generation += 1;
@@ -381,6 +396,8 @@ impl Monitor {
 fn left_out(error: &config::ConfigError) -> String {
     if error.place.file == config::SETTINGS_FILE {
         format!("{error}; the daemon runs with the last settings that were good")
+    } else if error.place.file == config::AUTHORITIES {
+        format!("{error}; knocks with certificates are refused until it is there")
     } else {
         format!("{error}; this profile is left out")
     }

@@ -49,7 +49,7 @@ impl Monitor {
     fn status(&mut self, uptime: Duration) -> Status {
         let mut degraded = self.troubles();
         let grants = match self.desk.read_kernel() {
-            Ok(doors) => doors.iter().map(grant).collect(),
+            Ok(doors) => doors.iter().map(|live| self.grant(live)).collect(),
             Err(error) => {
                 degraded.push(error.to_string());
                 Vec::new()
@@ -78,6 +78,10 @@ impl Monitor {
         }
     }
 
+    fn grant(&self, live: &LiveDoor) -> GrantStatus {
+        grant(live, self.desk.subjects.get(live.door.note.as_str()).cloned())
+    }
+
     fn profiles(&self) -> Vec<ProfileStatus> {
         let status = |profile: &crate::profile::Profile| ProfileStatus {
             name: profile.name.to_string(),
@@ -89,7 +93,8 @@ impl Monitor {
             fingerprint: profile.fingerprint(),
             last_knock: self.desk.last_knocks.get(profile.name.as_str()).copied(),
         };
-        self.config.profiles.iter().map(status).collect()
+        let rules = self.config.certificates.rules.iter().map(|rule| &rule.profile);
+        self.config.profiles.iter().chain(rules).map(status).collect()
     }
 
     /// Sentences about all that is not as it should be.
@@ -127,7 +132,7 @@ pub(super) const CLOCK_IN_DOUBT: &str = "not synchronised: the order of knocks i
 
 /// What the worker's health bits mean.
 pub(super) fn worker_troubles(health: Health) -> Vec<&'static str> {
-    let Health { runtime_unwritable, state_unwritable, quarantined, .. } = health;
+    let Health { runtime_unwritable, state_unwritable, quarantined, certificates_in_doubt, .. } = health;
     let troubles = [
         (
             runtime_unwritable,
@@ -140,6 +145,10 @@ pub(super) fn worker_troubles(health: Health) -> Vec<&'static str> {
         (
             quarantined,
             "the replay state was lost: knocks are refused until old ones can no longer be replayed",
+        ),
+        (
+            certificates_in_doubt,
+            "a revocation list is missing, wrong or past its date: the log says which, and what that means",
         ),
     ];
     troubles.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text).collect()
@@ -157,9 +166,10 @@ fn guard_status(guard: &Guard, uptime: Duration) -> GuardStatus {
     }
 }
 
-fn grant(live: &LiveDoor) -> GrantStatus {
+fn grant(live: &LiveDoor, subject: Option<String>) -> GrantStatus {
     GrantStatus {
         profile: live.door.note.to_string(),
+        subject,
         address: live.door.address,
         ports: live.door.ports,
         connections: live.door.uses,

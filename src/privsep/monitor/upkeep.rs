@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use super::crew::{News, Terms};
+use super::files::Watch;
 use super::links::interface_index;
 use super::report::plural;
 use super::{Ended, Monitor};
 use crate::clock;
-use crate::config::{Configuration, Device, LogLevel};
+use crate::config::{CertificateRule, Configuration, Device, LogLevel, read_trust};
+use crate::files::system_owners;
 use crate::grant::{Limits, ProfileLimits};
+use crate::knock::Method;
 use crate::policy::Rules;
-use crate::privsep::brief::{Brief, Client, Plain};
+use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain};
 use crate::profile::Profile;
 use crate::state;
 use crate::text::Span;
@@ -24,6 +27,35 @@ impl Monitor {
         if let Err(error) = self.crew.start(&brief, terms) {
             self.capture_lost(&format!("a worker cannot be started: {error}"));
         }
+    }
+
+    /// Watches the files of the authorities that the present configuration names.
+    pub(super) fn watch_files(&mut self) {
+        let authority = self.config.certificates.authority.as_ref();
+        let (watch, complaints) = Watch::open(&self.directories.config, authority);
+        self.files = watch;
+        complaints.iter().for_each(|line| self.say(LogLevel::Warning, "certificates", line));
+        // What changed between reading and watching went without a notice.
+        self.read_trust_again();
+    }
+
+    /// A file in one of their directories has changed. Where it is one of theirs, a new worker gets the new bytes; the
+    /// configuration is the same. A revocation list that cannot be read is none: without it, certificates are
+    /// refused. Authorities that cannot be read stay as they were.
+    pub(super) fn read_trust_again(&mut self) {
+        let Some(authority) = &self.config.certificates.authority else { return };
+        let dir = &self.directories.config;
+        let (mut trust, faults) = read_trust(dir, authority, &system_owners());
+        if faults.iter().any(|fault| authority.ca.iter().any(|path| dir.join(path) == fault.path)) {
+            trust.authorities.clone_from(&self.config.trust.authorities);
+        }
+        if trust == self.config.trust {
+            return;
+        }
+        self.config.trust = trust;
+        faults.iter().for_each(|fault| self.say(LogLevel::Error, "certificates", &fault.to_string()));
+        self.say(LogLevel::Info, "certificates", "authorities and revocation lists were read again");
+        self.begin_worker();
     }
 
     pub(super) fn worker_serves(&mut self, landlock: bool) {
@@ -116,6 +148,7 @@ pub(in crate::privsep) fn brief(config: &Configuration, directories: &super::Dir
         server_key: config.server.secret().clone(),
         gate_key: config.gate.clone(),
         clients: enabled(config).map(client).collect(),
+        certificates: certificates(config),
         clock: settings.clock,
         quarantine: quarantine(config),
         handshakes_per_second: settings.limits.handshakes_per_second,
@@ -123,6 +156,23 @@ pub(in crate::privsep) fn brief(config: &Configuration, directories: &super::Dir
         runtime_dir: directories.runtime.join(state::FOLDER),
         state_dir: directories.state.join(state::FOLDER),
     }
+}
+
+/// What the worker gets to know of certificates: the files as they are, and which of its clients each rule means.
+fn certificates(config: &Configuration) -> Option<Certificates> {
+    let authority = config.certificates.authority.as_ref()?;
+    let bytes = |files: &[Vec<u8>]| files.iter().cloned().map(Bytes).collect();
+    let rules = config.certificates.rules.iter().filter(|rule| rule.profile.enabled);
+    let index =
+        |rule: &CertificateRule| enabled(config).position(|profile| std::ptr::eq(profile, &rule.profile));
+    Some(Certificates {
+        authorities: bytes(&config.trust.authorities),
+        lists: bytes(&config.trust.lists),
+        leaves: bytes(&config.trust.leaves),
+        grace: authority.crl_grace,
+        announce: authority.end_grants_on_revocation,
+        rules: rules.filter_map(|rule| Some((rule.selector.clone(), index(rule)?))).collect(),
+    })
 }
 
 fn client(profile: &Profile) -> Client {
@@ -150,12 +200,15 @@ pub(super) fn limits(config: &Configuration) -> Limits {
         name: profile.name.to_string(),
         client: profile.client(),
         rules: rules(profile),
+        by_certificate: profile.methods.contains(&Method::Cert),
     };
     Limits::new(enabled(config).map(limits).collect())
 }
 
+/// Everybody who may knock: the profiles, then the tables of certificates.
 pub(in crate::privsep) fn enabled(config: &Configuration) -> impl Iterator<Item = &Profile> {
-    config.profiles.iter().filter(|profile| profile.enabled)
+    let of_certificates = config.certificates.rules.iter().map(|rule| &rule.profile);
+    config.profiles.iter().chain(of_certificates).filter(|profile| profile.enabled)
 }
 
 fn rules(profile: &Profile) -> Rules {
@@ -175,7 +228,7 @@ fn quarantine(config: &Configuration) -> Span {
     let window = |freshness: &crate::config::Freshness| {
         freshness.max_age.as_secs().saturating_add(freshness.max_ahead.as_secs())
     };
-    let longest = config.profiles.iter().map(|profile| window(&profile.freshness)).max();
+    let longest = enabled(config).map(|profile| window(&profile.freshness)).max();
     Span::from_secs(longest.unwrap_or(0).max(window(&config.settings.freshness)))
 }
 

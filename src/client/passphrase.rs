@@ -1,0 +1,74 @@
+//! A passphrase: from a file, from the service manager, or asked for on the terminal without showing it. Never from the
+//! command line, where everybody on the machine could read it (`ps`).
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::files::{self, FileError, Rules};
+
+/// The name under which a service manager passes one on (`systemd.exec(5)`, `LoadCredential=`).
+pub const CREDENTIAL: &str = "knockd-rs.passphrase";
+
+/// The longest passphrase.
+const MAX: u64 = 1024;
+
+/// Reads the first line of `file` if one is named, else of the credential if there is one, else asks for `what`.
+///
+/// # Errors
+/// [`FileError`] when the file, the credential or the terminal cannot be read.
+pub fn read(file: Option<&Path>, what: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    if let Some(file) = file {
+        return line_of(file, 0o177, files::own_owners());
+    }
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) {
+        // systemd owns these and shows its access list as group bits (0440).
+        match line_of(&dir.join(CREDENTIAL), 0o007, Vec::new()) {
+            Err(error) if error.is_missing() => {}
+            other => return other,
+        }
+    }
+    ask(what).map_err(|error| FileError { path: TERMINAL.into(), fault: error.into() })
+}
+
+fn line_of(file: &Path, forbidden: u32, owners: Vec<u32>) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let bytes = files::read(file, &Rules { forbidden, mode: 0o600, owners, limit: MAX })?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(Zeroizing::new(line.to_vec()))
+}
+
+const TERMINAL: &str = "/dev/tty";
+
+/// Asks on the terminal, whatever standard input and output are, with the echo switched off.
+fn ask(what: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut terminal = File::options().read(true).write(true).open(TERMINAL)?;
+    write!(terminal, "{what}: ")?;
+    let before = tcgetattr(&terminal)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
+    let _echo = Echo { terminal: terminal.try_clone()?, before };
+    let mut line = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX).unwrap_or(0)));
+    let mut byte = [0];
+    while terminal.read(&mut byte)? == 1 && byte != [b'\n'] && line.len() < line.capacity() {
+        line.extend(byte);
+    }
+    writeln!(terminal)?;
+    Ok(line)
+}
+
+/// Switches the echo on again, however this ends.
+struct Echo {
+    terminal: File,
+    before: Termios,
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        // There is nobody to tell when the terminal is gone.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}

@@ -1,0 +1,43 @@
+//! X.509 certificates and revocation lists (RFC 5280): what a knock with a certificate has to show.
+//!
+//! Pure: bytes and a time go in, a judgement comes out. Paths are built and judged by rustls-webpki, signatures are
+//! ring's; what those do not tell (names, places, revocation sets, who is to be told what) is read here.
+#![forbid(unsafe_code)]
+
+mod authority;
+pub mod chain;
+pub mod crl;
+pub mod der;
+pub mod keystore;
+pub mod leaf;
+pub mod name;
+mod rejection;
+pub mod scope;
+pub mod select;
+pub mod signature;
+mod time;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+/// The certificates in a file: one as DER, or any number as PEM (RFC 7468) with whatever text between them.
+#[must_use]
+pub fn certificates(file: &[u8]) -> Vec<Vec<u8>> {
+    if file.first() == Some(&der::tag::SEQUENCE) {
+        return vec![file.to_vec()];
+    }
+    CertificateDer::pem_slice_iter(file).filter_map(|found| Some(found.ok()?.to_vec())).collect()
+}
+
+/// The revocation lists in a file, likewise.
+#[must_use]
+pub fn revocation_lists(file: &[u8]) -> Vec<Vec<u8>> {
+    use rustls_pki_types::CertificateRevocationListDer;
+
+    if file.first() == Some(&der::tag::SEQUENCE) {
+        return vec![file.to_vec()];
+    }
+    CertificateRevocationListDer::pem_slice_iter(file)
+        .filter_map(|found| Some(found.ok()?.to_vec()))
+        .collect()
+}
