@@ -185,6 +185,7 @@ impl Fault {
             Self::Stale { .. } | Self::Ahead { .. } | Self::Jump { .. } | Self::Quarantine { .. } => {
                 "freshness"
             }
+            Self::Certificate { .. } => "certificate",
             _ => "fields",
         }
     }

@@ -1,6 +1,7 @@
 //! What a worker does about certificates beside decoding knocks: it makes the authorities from the files in its
 //! brief, remembers the numbers of their revocation lists, says what is wrong with them, and names what is revoked.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::brief::{Brief, Bytes, Certificates};
@@ -28,16 +29,21 @@ pub(super) struct Desk {
 }
 
 /// Lets the listener hear knocks with certificates, if any are accepted; and says what is wrong with the files.
-pub(super) fn listen(brief: &Brief, listener: Listener) -> (Listener, Desk, Vec<String>) {
+/// `numbers`: the directory where the numbers of revocation lists are remembered; nowhere for a recording.
+pub(super) fn listen(
+    brief: &Brief,
+    numbers: Option<&Path>,
+    listener: Listener,
+) -> (Listener, Desk, Vec<String>) {
     let Some(certificates) = &brief.certificates else { return (listener, Desk::default(), Vec::new()) };
-    let (desk, trust, complaints) = prepare(brief, certificates);
+    let (desk, trust, complaints) = prepare(brief, certificates, numbers);
     let server = KeyPair::from(brief.server_key.clone());
     (listener.with_certificates(server, &brief.gate_key, trust), desk, complaints)
 }
 
 /// Everything that the decoder needs, from the files in the brief; and what is wrong with them.
-fn prepare(brief: &Brief, certificates: &Certificates) -> (Desk, Trust, Vec<String>) {
-    let (mut seen, damaged) = numbers::read(&brief.state_dir);
+fn prepare(brief: &Brief, certificates: &Certificates, dir: Option<&Path>) -> (Desk, Trust, Vec<String>) {
+    let (mut seen, damaged) = dir.map(numbers::read).unwrap_or_default();
     let (authorities, mut complaints) = Authorities::new(
         &all(&certificates.authorities, crate::x509::certificates),
         &all(&certificates.lists, crate::x509::revocation_lists),
@@ -48,7 +54,7 @@ fn prepare(brief: &Brief, certificates: &Certificates) -> (Desk, Trust, Vec<Stri
     let accepted: Vec<_> = authorities.numbers().map(|(id, number)| (id, number.to_vec())).collect();
     if accepted.iter().any(|(id, number)| seen.get(id) != Some(number)) {
         seen.extend(accepted);
-        if let Err(error) = numbers::write(&brief.state_dir, &seen) {
+        if let Some(Err(error)) = dir.map(|dir| numbers::write(dir, &seen)) {
             complaints.push(format!(
                 "the numbers of revocation lists cannot be written ({error}): after a restart an older list would be taken"
             ));

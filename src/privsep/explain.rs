@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::brief::Client;
+use super::certificates::{self, Desk};
 use super::monitor::{Directories, upkeep};
 use super::pipeline::{self, Seen};
 use crate::capture::{Filter, Frame};
@@ -13,8 +14,8 @@ use crate::config::{Clock, Configuration};
 use crate::frame::{Refused, Segment};
 use crate::grant::{Action, Grant, ProfileIndex};
 use crate::knock::syn::Book;
-use crate::knock::{ClientId, Drop, Fault, Knock, Listener, MarkKey, Outcome};
-use crate::policy::{Refusal, Rules, decide};
+use crate::knock::{ClientId, Drop, Fault, Knock, Listener, MarkKey, Method, Outcome};
+use crate::policy::{Refusal, Rules, decide, decide_within};
 use crate::text::{ProfileName, Protocol};
 use crate::time::{ClockTrust, Now, Timestamp};
 
@@ -25,6 +26,7 @@ pub struct Explainer {
     /// The codes of SYNs, which the daemon has a thread for.
     book: Option<Book>,
     known: HashMap<ClientId, (ProfileIndex, ProfileName, Rules)>,
+    certificates: Desk,
     trust: ClockTrust,
     times: Option<Times>,
 }
@@ -106,7 +108,8 @@ impl Explainer {
         let nowhere = Directories { config: "/".into(), state: "/".into(), runtime: "/".into() };
         let brief = upkeep::brief(config, &nowhere);
         // The seed only spreads hash tables, and a recording is no flood. The recording may be older than this release.
-        let mut listener = pipeline::listener(&brief, [0; 16], Timestamp::default());
+        let listener = pipeline::listener(&brief, [0; 16], Timestamp::default());
+        let (mut listener, certificates, _) = certificates::listen(&brief, None, listener);
         listener.seed(marks);
         let members = pipeline::members(&brief);
         let book = (!members.is_empty()).then(|| Book::new(&config.server, &members));
@@ -119,7 +122,7 @@ impl Explainer {
             Clock::Untrusted => ClockTrust::Unsynchronised,
             Clock::Auto | Clock::Trusted => ClockTrust::Synchronised,
         };
-        Self { filter, listener, book, known: known.collect(), trust, times: None }
+        Self { filter, listener, book, known: known.collect(), certificates, trust, times: None }
     }
 
     /// Judges the next frame, captured at this time.
@@ -170,7 +173,7 @@ impl Explainer {
     fn refused(&self, way: Way, client: ClientId, method: &'static str, fault: &Fault) -> Explained {
         Explained {
             way: Some(way),
-            knock: self.known.get(&client).map(|(_, name, _)| (name.clone(), method)),
+            knock: self.whose(client, method).map(|(_, name, _)| (name.clone(), method)),
             verdict: Verdict::Refused,
             step: fault.step(),
             reason: fault.name(),
@@ -178,10 +181,21 @@ impl Explainer {
         }
     }
 
+    /// The profile, or the table that the certificate is for.
+    fn whose(&self, client: ClientId, method: &str) -> Option<&(ProfileIndex, ProfileName, Rules)> {
+        let by_certificate = method == Method::Cert.name();
+        let rule = || self.certificates.client(self.listener.shown()?.table?);
+        self.known.get(&if by_certificate { rule()? } else { client })
+    }
+
     fn knock(&mut self, way: Way, knock: &Knock) -> Explained {
         self.listener.spend(knock);
-        let known = self.known.get(&knock.client);
-        let decision = known.map(|(index, _, rules)| decide(*index, rules, knock));
+        let known = self.whose(knock.client, knock.method.name());
+        let shown = self.listener.shown().filter(|_| knock.method == Method::Cert);
+        let decision = known.map(|(index, _, rules)| match &shown {
+            Some(shown) => decide_within(*index, rules, &shown.scope, knock),
+            None => decide(*index, rules, knock),
+        });
         let (verdict, step, reason, sentence) = match decision {
             Some(Ok(grant)) => granted(&grant),
             Some(Err(refusal)) => (Verdict::Refused, "policy", refusal.name(), Refusal::to_string(&refusal)),
