@@ -34,6 +34,8 @@ pub mod state;
 pub mod sys;
 
 // What people write, and the keys.
+#[cfg(feature = "daemon")]
+pub mod ca;
 pub mod config;
 pub mod crypto;
 pub mod enrol;

@@ -1,11 +1,15 @@
 //! The command line: one typed struct for each subcommand, and [`run`], the only match over all of them.
 
 #[cfg(feature = "daemon")]
+mod ca;
+#[cfg(feature = "daemon")]
 mod certificates;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "daemon")]
 mod control;
+#[cfg(feature = "daemon")]
+mod crl_fetch;
 #[cfg(feature = "daemon")]
 mod daemon;
 mod exit;
@@ -87,6 +91,10 @@ enum Command {
     #[command(subcommand)]
     Certificates(certificates::Certificates),
     #[cfg(feature = "daemon")]
+    Ca(ca::Ca),
+    #[cfg(feature = "daemon")]
+    CrlFetch(crl_fetch::CrlFetch),
+    #[cfg(feature = "daemon")]
     Init(daemon::Init),
     #[cfg(feature = "daemon")]
     Run(daemon::Run),
@@ -137,6 +145,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Profile(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Certificates(command) => command.run(),
+        #[cfg(feature = "daemon")]
+        Command::Ca(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::CrlFetch(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Init(args) => args.run(),
         #[cfg(feature = "daemon")]

@@ -12,6 +12,7 @@ pub mod keystore;
 pub mod leaf;
 pub mod name;
 mod rejection;
+pub mod request;
 pub mod scope;
 pub mod select;
 pub mod signature;
@@ -40,4 +41,18 @@ pub fn revocation_lists(file: &[u8]) -> Vec<Vec<u8>> {
     CertificateRevocationListDer::pem_slice_iter(file)
         .filter_map(|found| Some(found.ok()?.to_vec()))
         .collect()
+}
+
+/// DER as text (RFC 7468): base64 in lines of 64 characters between two that say what it is.
+#[must_use]
+pub fn pem(label: &str, der: &[u8]) -> String {
+    use base64ct::{Base64, Encoding as _};
+
+    let text = Base64::encode_string(der);
+    let mut lines = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()) {
+        lines.push_str(line);
+        lines.push('\n');
+    }
+    lines + "-----END " + label + "-----\n"
 }
