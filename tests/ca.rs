@@ -266,3 +266,40 @@ fn two_at_once_do_not_give_one_number_to_two_lists() {
     assert!(done >= 1);
     assert!(bench.ca(&["crl"]).contains(&format!("number {}", done + 2)));
 }
+
+#[test]
+fn the_recipe_for_openssl_in_the_manual_makes_what_is_accepted() {
+    let bench = Bench::new();
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/knockd-rs.8")).unwrap();
+    let (_, recipe) = manual.split_once(".Xr openssl 1 :\n").unwrap();
+    // As a reader types it: an authority, a client, a list; the last command again after a revocation.
+    let mut displays = recipe.split(".Bd -literal -offset indent\n").skip(1);
+    let mut shell = || {
+        let (commands, _) = displays.next().unwrap().split_once(".Ed").unwrap();
+        let output = bench.run("sh", &["-euc", &commands.replace("\\e", "\\"), "recipe"]);
+        assert!(output.status.success(), "{commands}\n{}", said(&output));
+        commands.lines().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    };
+    let fetch = || {
+        let url = format!("file://{}", bench.path("crl.pem").display());
+        bench.run(KNOCKD, &["crl-fetch", "--url", &url, "--ca", "ca.pem", "--out", "out.pem"])
+    };
+    let list_again = shell().replace("\\e", "\\");
+    bench.openssl("verify -x509_strict -purpose sslclient -CAfile ca.pem alice.pem");
+    assert!(bench.openssl("x509 -noout -ext subjectAltName -in alice.pem").contains("URI:knock:tcp/22"));
+    let first = fetch();
+    assert!(said(&first).contains("out.pem is new"), "{}", said(&first));
+
+    let revoke = bench.run(
+        "sh",
+        &["-euc", "openssl ca -config ca.conf -keyfile ca.key -cert ca.pem -revoke alice.pem", "revoke"],
+    );
+    assert!(revoke.status.success(), "{}", said(&revoke));
+    assert!(manual.contains("openssl ca -config ca.conf -keyfile ca.key -cert ca.pem -revoke alice.pem"));
+    let again = bench.run("sh", &["-euc", &list_again]);
+    assert!(again.status.success(), "{}", said(&again));
+    let second = fetch();
+    assert!(said(&second).contains("out.pem is new"), "{}", said(&second));
+    let serial = bench.openssl("x509 -noout -serial -in alice.pem").trim().replace("serial=", "");
+    assert!(bench.openssl("crl -noout -text -in out.pem").contains(&serial), "{serial}");
+}

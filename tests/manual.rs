@@ -352,7 +352,8 @@ fn completions_name_every_command() {
         clap_complete::generate(shell, &mut cli::command(), "knockd-rs", &mut script);
         let script = String::from_utf8(script).unwrap();
         for word in commands().keys().flat_map(|path| path.split(' ')) {
-            let is_there = script.split(|c: char| !c.is_ascii_lowercase() && c != '-').any(|found| found == word);
+            let is_there =
+                script.split(|c: char| !c.is_ascii_lowercase() && c != '-').any(|found| found == word);
             assert!(is_there, "{shell} does not know `{word}`");
         }
     }

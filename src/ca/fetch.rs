@@ -5,6 +5,7 @@
 //! URL -> bytes, bounded -> one list -> signed by the authority -> of today -> not older than what is there -> replaced
 //! ```
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,17 +63,27 @@ pub fn fetch(
         return Err(FetchError::Late(now.since(list.next_update)));
     }
     if let Some(before) = in_place(out, &trusted, &readable(LIMIT))? {
-        let key = |number: &[u8]| (number.len(), number.to_vec());
-        if key(&list.number) < key(&before.number) {
-            return Err(FetchError::Older { found: hex(&list.number), there: hex(&before.number) });
+        // Numbers of two authorities say nothing of one another: by way of the other's list an old one would return.
+        if list.issuer != before.issuer {
+            return Err(FetchError::OtherIssuer(out.display().to_string()));
         }
-        if list.number == before.number && list.this_update == before.this_update {
-            return Ok(Fetched::Same);
+        match age(&list).cmp(&age(&before)) {
+            Ordering::Less => {
+                return Err(FetchError::Older { found: hex(&list.number), there: hex(&before.number) });
+            }
+            Ordering::Equal => return Ok(Fetched::Same),
+            Ordering::Greater => {}
         }
     }
     let new = Private { mode: 0o644, existing: Existing::Replace, ..Private::NEW };
     files::write(out, pem("X509 CRL", &der).as_bytes(), new).map_err(FetchError::File)?;
     Ok(Fetched::Replaced)
+}
+
+/// What orders the lists of one authority: the number, big-endian without leading zeros; for those of an authority that
+/// gave one number twice, when they were made.
+fn age(list: &Crl) -> (usize, &[u8], Timestamp) {
+    (list.number.len(), &list.number, list.this_update)
 }
 
 /// The one list in an answer.
@@ -163,6 +174,8 @@ pub enum FetchError {
     List(CrlError),
     /// More than one list came.
     Several(usize),
+    /// The list that is there is of another authority.
+    OtherIssuer(String),
     /// The list is from the future.
     Early(Duration),
     /// The list was over when it came.
@@ -189,6 +202,10 @@ impl fmt::Display for FetchError {
             Self::Network(url, error) => write!(f, "{}: {error}", url.escape_debug()),
             Self::List(error) => write!(f, "what was fetched {error}"),
             Self::Several(count) => write!(f, "{count} lists were fetched; give each a command of its own"),
+            Self::OtherIssuer(path) => write!(
+                f,
+                "{path} holds the list of another authority; give each its own --out, or remove that file"
+            ),
             Self::Early(by) => write!(
                 f,
                 "the list was made {} s in the future; set this machine's clock, or the authority's",
@@ -199,8 +216,8 @@ impl fmt::Display for FetchError {
             }
             Self::Older { found, there } => write!(
                 f,
-                "the list has number {found}, and number {there} is here: somebody hands out an old one; what is here \
-                 stays"
+                "the list has number {found}, and number {there}, which is newer, is here: somebody hands out an old \
+                 one; what is here stays"
             ),
         }
     }

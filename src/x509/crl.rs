@@ -1,8 +1,10 @@
 //! A certificate revocation list (RFC 5280, section 5): parsed, verified, and asked for serial numbers.
 //!
-//! Whole lists only: a list that covers some certificates (an issuing distribution point), changes of another list
-//! (a delta), or certificates of other issuers (indirect) would say less than it seems to, and is refused, as is any
-//! critical extension that is not known.
+//! Whole lists only: a list of some reasons or of authorities alone (an issuing distribution point), changes of another
+//! list (a delta), or certificates of other issuers (indirect) would say less than it seems to, and is refused, as is
+//! any critical extension that is not known. A distribution point that says where the list is, and that it covers
+//! clients' certificates, is what step-ca writes into each list, and is taken; a certificate that names another place
+//! is refused by webpki then (section 6.3.3).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -64,11 +66,15 @@ impl Crl {
     /// Whether this authority issued the list.
     ///
     /// # Errors
-    /// [`CrlError::Issuer`] when the list names another one, [`CrlError::Signature`] when it is forged.
+    /// [`CrlError::Issuer`] when the list names another one, [`CrlError::Usage`] when it may not sign lists,
+    /// [`CrlError::Signature`] when the list is forged.
     pub fn verify(&self, issuer_ca_der: &[u8]) -> Result<(), CrlError> {
         let authority =
             Certificate::parse(issuer_ca_der).filter(|authority| authority.subject == self.issuer);
         let authority = authority.ok_or(CrlError::Issuer)?;
+        if !authority.may_sign_lists() {
+            return Err(CrlError::Usage);
+        }
         if authority.key.has_signed(&self.algorithm, &self.signed, &self.signature) {
             Ok(())
         } else {
@@ -156,11 +162,22 @@ fn number(extensions: &[u8]) -> Result<Vec<u8>, CrlError> {
             let digits = digits.content.get(first..).unwrap_or_default();
             // Section 5.2.3: at most 20 octets.
             number = Some(digits.to_vec()).filter(|digits| digits.len() <= 20);
-        } else if critical || id == DELTA_INDICATOR || id == ISSUING_DISTRIBUTION_POINT {
+        } else if id == ISSUING_DISTRIBUTION_POINT {
+            covers_clients(value).ok_or(CrlError::Extension)?;
+        } else if critical || id == DELTA_INDICATOR {
             return Err(CrlError::Extension);
         }
     }
     number.ok_or(CrlError::NoNumber)
+}
+
+/// `Some` for an `IssuingDistributionPoint` (section 5.2.5) of no more than `distributionPoint [0]` and
+/// `onlyContainsUserCerts [1]`. What else there is makes the list one of authorities, of some reasons, or indirect.
+fn covers_clients(value: &[u8]) -> Option<()> {
+    let mut point = Cursor::only(value, tag::SEQUENCE)?;
+    point.optional(tag::context(0));
+    point.optional(ONLY_USER_CERTIFICATES);
+    point.done()
 }
 
 type Extension<'a> = (&'a [u8], bool, &'a [u8]);
@@ -194,6 +211,8 @@ pub enum CrlError {
     Extension,
     /// Another authority issued it.
     Issuer,
+    /// The authority it names may sign certificates, and no lists.
+    Usage,
     /// The authority it names has not signed it.
     Signature,
 }
@@ -211,6 +230,9 @@ impl fmt::Display for CrlError {
                 "is a partial, indirect or delta list, or has a critical extension that is not known"
             }
             Self::Issuer => "was issued by another authority",
+            Self::Usage => {
+                "names an authority that may not sign lists: the keyUsage of its certificate lacks cRLSign"
+            }
             Self::Signature => "is not signed by the authority that it names",
         })
     }
@@ -222,3 +244,5 @@ impl std::error::Error for CrlError {}
 const CRL_NUMBER: &[u8] = &[0x55, 0x1d, 0x14];
 const DELTA_INDICATOR: &[u8] = &[0x55, 0x1d, 0x1b];
 const ISSUING_DISTRIBUTION_POINT: &[u8] = &[0x55, 0x1d, 0x1c];
+// [1], primitive.
+const ONLY_USER_CERTIFICATES: u8 = 0x81;

@@ -96,6 +96,16 @@ impl<'a> Certificate<'a> {
         self.extension(BASIC_CONSTRAINTS).flatten().and_then(read) == Some(true)
     }
 
+    /// Whether its owner may sign revocation lists: `keyUsage` (section 4.2.1.3) names `cRLSign`, or is not there.
+    #[must_use]
+    pub fn may_sign_lists(&self) -> bool {
+        let Some(Some(value)) = self.extension(KEY_USAGE) else { return self.extension(KEY_USAGE).is_some() };
+        let mut usage = Cursor::new(value);
+        // The number of unused bits; then bit 0 is the highest, and cRLSign is bit 6.
+        let bits = usage.expect(tag::BIT_STRING).filter(|_| usage.is_done());
+        matches!(bits.map(|bits| bits.content), Some([_, first, ..]) if first & 0x02 != 0)
+    }
+
     /// Whether it names `clientAuth` among its purposes (`extKeyUsage`, section 4.2.1.12). "Any purpose" is not it.
     #[must_use]
     pub fn is_for_clients(&self) -> bool {
@@ -223,7 +233,8 @@ impl fmt::Display for Leaf {
     }
 }
 
-// 2.5.29.17, 2.5.29.19, 2.5.29.37.
+// 2.5.29.15, 2.5.29.17, 2.5.29.19, 2.5.29.37.
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
