@@ -172,7 +172,7 @@ fn a_list_that_says_less_than_it_seems_to_is_refused() {
     };
     assert!(with("authorityKeyIdentifier = keyid:always\n").is_ok());
     assert_eq!(with("2.5.29.27 = critical, ASN1:INTEGER:1\n"), Err(CrlError::Extension), "a delta");
-    let partial = "issuingDistributionPoint = critical, @part\n[part]\nonlyuser = TRUE\n";
+    let partial = "issuingDistributionPoint = critical, @part\n[part]\nonlyCA = TRUE\n";
     assert_eq!(with(partial), Err(CrlError::Extension));
     assert_eq!(with("1.2.3.4 = critical, ASN1:NULL\n"), Err(CrlError::Extension));
     let mut der = list(&office.ca.crl());

@@ -43,6 +43,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "privsep",
         "capture clock config control crypto files frame grant knock log nft notify policy profile state sys text time x509",
     ),
+    ("ca", "files text time x509"),
     // The client: of the daemon it knows no more than what both sides must agree on.
     ("client", "config crypto enrol files frame knock sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
@@ -50,7 +51,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Above all; named by main alone.
     (
         "cli",
-        "capture client clock config control crypto enrol files grant knock log privsep profile state text time x509",
+        "ca capture client clock config control crypto enrol files grant knock log privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];
