@@ -334,9 +334,9 @@ fn each_packet_is_explained_with_the_step_at_which_it_ended() {
 
 /// The fixed names that a `fn name(&self)` in this source returns.
 fn names_in_source(source: &str) -> Vec<String> {
-    let body = source.split("fn name(&self) -> &'static str").nth(1).unwrap();
-    let body = body.split("\n    }\n").next().unwrap();
-    let names = body.lines().filter_map(|line| line.split_once("=> \"")?.1.split_once('"'));
+    let bodies = source.split("fn name(&self) -> &'static str").skip(1);
+    let lines = bodies.flat_map(|body| body.split("\n    }\n").next().unwrap().lines());
+    let names = lines.filter_map(|line| line.split_once("=> \"")?.1.split_once('"'));
     names.map(|(name, _)| name.to_owned()).collect()
 }
 
