@@ -15,31 +15,42 @@ pub type GateKey = Secret<32>;
 /// The length of a [`Mac1`] in bytes.
 pub const MAC1_LEN: usize = 16;
 
-/// The end of a packet: the first half of an HMAC-SHA256 over everything before it.
+/// The end of a packet: one half of an HMAC-SHA256 over everything before it.
 pub type Mac1 = [u8; MAC1_LEN];
 
-/// The two keys of one server's gate, taken in.
+/// Both halves: what the [`Mac1`] of a packet has to be, whatever its format.
+pub type Code = Secret<32>;
+
+/// The two keys of one server's gate, taken in, for one format of packets.
 pub struct Gate {
     mac1: Keyed,
     mask: Keyed,
+    half: Half,
+}
+
+/// Which half of the code a format ends in. One computation judges a packet for both.
+#[derive(Clone, Copy)]
+enum Half {
+    First,
+    Second,
 }
 
 impl Gate {
     /// The gate of the server that has this public key.
     #[must_use]
     pub fn new(server: &PublicKey, gate: &GateKey) -> Self {
-        Self::labelled(server, gate, b"knockd-rs v1 mac1", b"knockd-rs v1 mask")
+        Self::labelled(server, gate, b"knockd-rs v1 mask", Half::First)
     }
 
-    /// The same for knocks with a certificate: other labels, so that one HMAC tells the two formats apart.
+    /// The same for knocks with a certificate, which end in the other half.
     #[must_use]
     pub fn of_certificates(server: &PublicKey, gate: &GateKey) -> Self {
-        Self::labelled(server, gate, b"knockd-rs v1 mac1 cert", b"knockd-rs v1 mask cert")
+        Self::labelled(server, gate, b"knockd-rs v1 mask cert", Half::Second)
     }
 
-    fn labelled(server: &PublicKey, gate: &GateKey, mac1: &[u8], mask: &[u8]) -> Self {
+    fn labelled(server: &PublicKey, gate: &GateKey, mask: &[u8], half: Half) -> Self {
         let key = |label: &[u8]| keyed(&Zeroizing::new(sha256(&[label, &server.0, gate.expose()])));
-        Self { mac1: key(mac1), mask: key(mask) }
+        Self { mac1: key(b"knockd-rs v1 mac1"), mask: key(mask), half }
     }
 
     /// A Noise message as a packet: masks the ephemeral key in front and puts mac1 behind it all.
@@ -54,20 +65,34 @@ impl Gate {
         message
     }
 
-    /// The code of a packet's bytes.
+    /// The code of a packet's bytes, the same for every format.
+    #[must_use]
+    pub fn code(&self, bytes: &[u8]) -> Code {
+        code(&self.mac1, &[bytes])
+    }
+
+    /// The half of the code that a packet of this format ends in.
     #[must_use]
     pub fn mac1(&self, bytes: &[u8]) -> Mac1 {
+        self.half(&self.code(bytes))
+    }
+
+    /// Whether `mac1` is the right half of the code of a packet's bytes; in constant time.
+    #[must_use]
+    pub fn admits(&self, code: &Code, mac1: &Mac1) -> bool {
+        self.half(code).ct_eq(mac1).into()
+    }
+
+    fn half(&self, code: &Code) -> Mac1 {
+        let skipped = match self.half {
+            Half::First => 0,
+            Half::Second => MAC1_LEN,
+        };
         let mut mac1 = [0; MAC1_LEN];
-        for (to, from) in mac1.iter_mut().zip(code(&self.mac1, &[bytes]).expose()) {
+        for (to, from) in mac1.iter_mut().zip(code.expose().iter().skip(skipped)) {
             *to = *from;
         }
         mac1
-    }
-
-    /// Whether `mac1` is the code of `bytes`; in constant time.
-    #[must_use]
-    pub fn verify(&self, bytes: &[u8], mac1: &Mac1) -> bool {
-        self.mac1(bytes).ct_eq(mac1).into()
     }
 
     /// `key` hidden, or a hidden key laid open: exclusive or with the code of the AEAD tag that ends the
@@ -94,10 +119,13 @@ mod tests {
     #[test]
     fn a_packet_passes_its_own_gate_and_no_other() {
         let mac1 = gate(1, 2).mac1(b"packet");
-        assert!(gate(1, 2).verify(b"packet", &mac1));
-        assert!(!gate(1, 2).verify(b"packer", &mac1));
-        assert!(!gate(1, 3).verify(b"packet", &mac1), "the gate key counts");
-        assert!(!gate(2, 2).verify(b"packet", &mac1), "the server's key counts");
+        let admits = |gate: Gate, bytes: &[u8]| gate.admits(&gate.code(bytes), &mac1);
+        assert!(admits(gate(1, 2), b"packet"));
+        assert!(!admits(gate(1, 2), b"packer"));
+        assert!(!admits(gate(1, 3), b"packet"), "the gate key counts");
+        assert!(!admits(gate(2, 2), b"packet"), "the server's key counts");
+        let certificates = Gate::of_certificates(&PublicKey([1; 32]), &Secret::new([2; 32]));
+        assert!(!admits(certificates, b"packet"), "the format counts");
     }
 
     #[test]

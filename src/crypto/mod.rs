@@ -10,7 +10,7 @@ pub mod noise;
 mod secret;
 mod stream;
 
-pub use gate::{Gate, GateKey, MAC1_LEN, Mac1};
+pub use gate::{Code, Gate, GateKey, MAC1_LEN, Mac1};
 pub use hash::derive;
 pub(crate) use hash::{Keyed, code, keyed, sha256};
 pub use keys::{KeyPair, PublicKey};

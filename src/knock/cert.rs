@@ -10,10 +10,10 @@
 //! off    len   field
 //! 0      32    e_masked     the ephemeral public key XOR HMAC(K_mask, tag), tag = last 16 bytes of enc_body
 //! 32     Q+16  enc_body     the body, sealed under es
-//! 48+Q   16    mac1         HMAC(K_mac1, everything before it)[0..16]
+//! 48+Q   16    mac1         HMAC(K_mac1, everything before it)[16..32]
 //!
 //! prologue = "knockd-rs/1" || 0x02     S = the server's public key, G = the gate key
-//! K_mac1 = SHA256("knockd-rs v1 mac1 cert" || S || G)     K_mask = SHA256("knockd-rs v1 mask cert" || S || G)
+//! K_mac1 as in spa, of whose HMAC this is the other half     K_mask = SHA256("knockd-rs v1 mask cert" || S || G)
 //!
 //! body, Q bytes
 //! 0      37+5n the request: see `head.rs`
@@ -34,7 +34,7 @@ use std::rc::Rc;
 
 use crate::crypto::noise::TAG_LEN;
 use crate::crypto::noise::nk::{Binding, Initiator, Responder};
-use crate::crypto::{Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret, sha256};
+use crate::crypto::{Code, Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret, sha256};
 use crate::time::{Now, Timestamp};
 use crate::x509::chain::Authorities;
 use crate::x509::leaf::{Certificate, Leaf, MAX_CERTIFICATE};
@@ -225,18 +225,24 @@ impl Decoder {
         self.shown.clone()
     }
 
+    /// What the mac1 of a packet of a possible length has to be.
+    pub(super) fn code(&self, payload: &[u8]) -> Result<Code, Drop> {
+        Packet::split(payload).map(|packet| self.gate.code(packet.signed)).ok_or(Drop::Length)
+    }
+
     /// Length, mac1, repeats, budget, key, form, signature, issuer: everything that a stranger's packet can fail at.
     /// Whoever comes through has proved to own a certificate that one of our authorities issued; what is wrong with
     /// it, or with the request, is a fault.
     pub(super) fn receive(
         &mut self,
         payload: &[u8],
+        code: &Code,
         source: IpAddr,
         now: Now,
         turnstile: &mut Turnstile,
     ) -> Result<Authentic, Drop> {
         let packet = Packet::split(payload).ok_or(Drop::Length)?;
-        if !self.gate.verify(packet.signed, packet.mac1) {
+        if !self.gate.admits(code, packet.mac1) {
             return Err(Drop::Mac);
         }
         turnstile.pass(packet.mac1, source, now.uptime)?;

@@ -183,16 +183,18 @@ impl Listener {
 
     /// The formats of one datagram, told apart by their mac1: each has labels of its own.
     fn datagram(&mut self, payload: &[u8], source: IpAddr, now: Now) -> Result<Authentic, Drop> {
-        let mut drop = Drop::Method;
-        if let Some(spa) = &mut self.spa {
-            match spa.receive(payload, source, now, &mut self.turnstile) {
-                Err(other @ (Drop::Mac | Drop::Length)) => drop = other,
-                decided => return decided,
+        // Both formats have the same lengths, and one code judges a packet for both.
+        let code = match (&self.spa, &self.cert) {
+            (Some(spa), _) => spa.code(payload)?,
+            (None, Some(cert)) => cert.code(payload)?,
+            (None, None) => return Err(Drop::Method),
+        };
+        let spa = self.spa.as_mut().map(|spa| spa.receive(payload, &code, source, now, &mut self.turnstile));
+        match (spa, &mut self.cert) {
+            (None | Some(Err(Drop::Mac)), Some(cert)) => {
+                cert.receive(payload, &code, source, now, &mut self.turnstile)
             }
-        }
-        match &mut self.cert {
-            Some(cert) => cert.receive(payload, source, now, &mut self.turnstile),
-            None => Err(drop),
+            (decided, _) => decided.unwrap_or(Err(Drop::Method)),
         }
     }
 

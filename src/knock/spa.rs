@@ -26,7 +26,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::crypto::noise::{self, Psk, Responder, SEALED_KEY_LEN, TAG_LEN};
-use crate::crypto::{Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret};
+use crate::crypto::{Code, Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret};
 use crate::time::{Now, Timestamp};
 
 use super::hash::Seeded;
@@ -162,17 +162,23 @@ impl Decoder {
         Self { gate, responder: Responder::new(PROLOGUE, server), clients: table }
     }
 
+    /// What the mac1 of a packet of a possible length has to be.
+    pub(super) fn code(&self, payload: &[u8]) -> Result<Code, Drop> {
+        Packet::split(payload).map(|packet| self.gate.code(packet.body)).ok_or(Drop::Length)
+    }
+
     /// Length, mac1, turnstile, keys: everything that a stranger's packet can fail at. Then version, flags, entries
     /// and padding, which a client's packet can fail at.
     pub(super) fn receive(
         &mut self,
         payload: &[u8],
+        code: &Code,
         source: IpAddr,
         now: Now,
         turnstile: &mut Turnstile,
     ) -> Result<Authentic, Drop> {
         let packet = Packet::split(payload).ok_or(Drop::Length)?;
-        if !self.gate.verify(packet.body, packet.mac1) {
+        if !self.gate.admits(code, packet.mac1) {
             return Err(Drop::Mac);
         }
         turnstile.pass(packet.mac1, source, now.uptime)?;
