@@ -1,5 +1,6 @@
 //! Keeping a worker at its work: starting, replacing, asking for its pulse, following its interface.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::crew::{News, Terms};
@@ -59,8 +60,13 @@ impl Monitor {
     }
 
     pub(super) fn worker_serves(&mut self, landlock: bool) {
-        let device = &self.config.settings.capture.device;
-        let text = format!("knocks are awaited on {device}, UDP port {}", self.config.settings.capture.port);
+        let capture = &self.config.settings.capture;
+        let text = format!(
+            "knocks{} are awaited on {}, port {}",
+            by_methods(&self.config),
+            capture.device,
+            capture.port
+        );
         if let Some(lost) = self.lost.take() {
             self.say(LogLevel::Info, "recovered", &format!("no longer: {lost}"));
         }
@@ -136,6 +142,14 @@ impl Monitor {
             Device::Any | Device::Nflog(_) | Device::File(_) => true,
         }
     }
+}
+
+/// The methods that somebody may knock with, as a part of a sentence.
+fn by_methods(config: &Configuration) -> String {
+    let methods: BTreeSet<Method> =
+        enabled(config).flat_map(|profile| profile.methods.iter().copied()).collect();
+    let names: Vec<&str> = methods.into_iter().map(Method::name).collect();
+    if names.is_empty() { String::new() } else { format!(" by {}", names.join(", ")) }
 }
 
 /// What a worker gets to know: the enabled profiles, in the order of their indices.
