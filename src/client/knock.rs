@@ -1,7 +1,7 @@
 //! Knocking: resolve, make the packets of the chosen way, send them, and see whether the port opens.
 //!
 //! Both address families are knocked when the name has both, since nobody knows which one the connection will
-//! take. What a knock is made of is for each way to say, in a file of its own: [`Salvo`] is all that is seen here.
+//! take. What a knock is made of is for each way to say, in a file of its own: `Salvo` is all that is seen here.
 
 use std::fmt;
 use std::io;

@@ -1,7 +1,7 @@
 //! `cert`: an X.509 certificate knocks. One encrypted UDP datagram, signed with the certificate's key; the server
 //! knows the authorities and no client.
 //!
-//! Noise `NK`, message 1 ([`nk`]), inside the envelope of `spa` with labels of its own. The signature covers the
+//! Noise `NK`, message 1 (`nk`), inside the envelope of `spa` with labels of its own. The signature covers the
 //! handshake hash, which holds the server's key and this message's ephemeral key: it is good in this packet alone,
 //! and whoever steals the server's key still cannot knock in a client's name. All integers are big-endian.
 //!

@@ -6,7 +6,7 @@
 //!
 //! Nothing is secret about it to anybody who sees it, and whoever sends it opens the ports: it is replayable as often
 //! as one likes, and no counter can change that. What else comes from the same source, in between or twice, does no
-//! harm; see [`steps`](super::steps).
+//! harm; see `steps`.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

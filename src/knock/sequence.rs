@@ -1,14 +1,14 @@
 //! `sequence`: a request played on closed ports, for clients that can do no more than call `connect` or `sendto`.
 //!
-//! The request becomes an encrypted message ([`payload`], [`message`]), the message is spread over lanes by an erasure
-//! code ([`code`]), and each lane's byte is one knock at one port ([`ground`]). What a knock carries, if anything,
+//! The request becomes an encrypted message (`payload`, `message`), the message is spread over lanes by an erasure
+//! code (`code`), and each lane's byte is one knock at one port (`ground`). What a knock carries, if anything,
 //! counts for nothing; TCP and UDP are the same. Formats are drawn in those files.
 //!
 //! ```text
 //! request -> payload 8, 12 or 24 bytes -> message 18, 22 or 34 -> 28, 32 or 54 lanes -> as many ports
 //! ```
 //!
-//! The server remembers the last knocks of each source ([`sources`]) and looks for messages among them ([`search`]).
+//! The server remembers the last knocks of each source (`sources`) and looks for messages among them (`search`).
 
 mod code;
 mod field;

@@ -17,7 +17,7 @@
 //!
 //! The server has all codes of the steps before, at and after its clock ready in [`Table`]s. A SYN is looked up in
 //! three of them: no cryptography on the packet's way, however hard the port is flooded. The tables are computed
-//! elsewhere and handed in by [`Decoder::install`]: with 100,000 clients one takes a tenth of a second.
+//! elsewhere and handed in by `Decoder::install`: with 100,000 clients one takes a tenth of a second.
 
 mod table;
 
