@@ -267,19 +267,68 @@ fn after_a_loss_of_its_marks_a_server_counts_down_in_every_refusal_and_takes_non
     assert_eq!(daemon.logged("granted"), 1);
 }
 
+/// Each way to knock with a key, as the command line asks for it.
+const WAYS: [&[&str]; 4] = [&[], &["--syn"], &["--sequence", "--fast"], &["--totp"]];
+
+fn world_of_all_ways() -> World {
+    let world = World::new();
+    let methods = ["spa", "syn", "sequence", "totp"].map(|method| ["--method", method]).concat();
+    world.enrol("laptop", &[&["--open", "tcp/22"][..], &methods].concat());
+    world
+}
+
 #[test]
-fn time_zones_make_no_difference_on_either_side() {
-    for zone in ["Asia/Kolkata", "America/New_York", "UTC", "Pacific/Kiritimati"] {
-        let world = World::new();
-        world.enrol("laptop", &["--open", "tcp/22"]);
-        let how = Launch { before: "export TZ=America/St_Johns".to_owned(), ..Launch::default() };
-        let daemon =
-            world.launch(&GUARDED.replace("clock", "max_age = \"20s\"\nmax_ahead = \"20s\"\nclock"), how);
-        let words = ["knock", SERVER_NAME, "--no-wait", "--quiet"];
-        let output = world.client_command(&words).env("TZ", zone).output().unwrap();
-        assert!(output.status.success(), "{}", common::said(&output));
-        daemon.await_log(GRANTED);
+fn time_zones_make_no_difference_to_any_way_of_knocking_on_either_side() {
+    let world = world_of_all_ways();
+    let how = Launch { before: "export TZ=America/St_Johns".to_owned(), ..Launch::default() };
+    let daemon =
+        world.launch(&GUARDED.replace("clock", "max_age = \"20s\"\nmax_ahead = \"20s\"\nclock"), how);
+    for (count, zone) in (1..).zip(["Asia/Kolkata", "America/New_York", "UTC"]) {
+        for way in WAYS {
+            let words = [&["knock", SERVER_NAME, "--no-wait", "--quiet"], way].concat();
+            let output = world.client_command(&words).env("TZ", zone).output().unwrap();
+            // A zone that knocks by the time a second time in one half minute has to wait for the next.
+            let too_often = common::said(&output).contains("knock again in");
+            assert!(output.status.success() || too_often, "{zone} {way:?}: {}", common::said(&output));
+            if too_often {
+                std::thread::sleep(Duration::from_secs(31));
+                assert!(world.client_command(&words).env("TZ", zone).status().unwrap().success());
+            }
+        }
+        let heard = || daemon.counter("knocks accepted") == count * 4;
+        assert!(wait_for(SOON, heard), "{zone}: {}\n{}", daemon.counter("knocks accepted"), daemon.log());
     }
+}
+
+#[test]
+fn a_client_whose_zone_goes_over_to_summer_time_is_heard_before_during_and_after() {
+    let world = world_of_all_ways();
+    let daemon = world.daemon(GUARDED);
+    let now = clock::wall().as_secs();
+    // A zone of POSIX (tzset(3)) whose summer time begins two seconds from now, and ends a day later.
+    let of_day = now % 86_400 + 2;
+    let begins = format!("{:02}:{:02}:{:02}", of_day / 3600 % 24, of_day / 60 % 60, of_day % 60);
+    let day = day_of_year(now);
+    let zone = format!("WIN0SUM,J{day}/{begins},J{}/{begins}", day % 365 + 1);
+    for (count, way) in (1..).zip([WAYS[0], WAYS[1], WAYS[0], WAYS[2], WAYS[3], WAYS[0], WAYS[1]]) {
+        let words = [&["knock", SERVER_NAME, "--no-wait", "--quiet"], way].concat();
+        let output = world.client_command(&words).env("TZ", &zone).output().unwrap();
+        assert!(output.status.success(), "{zone} {way:?}: {}", common::said(&output));
+        assert!(wait_for(SOON, || daemon.counter("knocks accepted") == count), "{way:?}: {}", daemon.log());
+    }
+    let took = clock::wall().as_secs() - now;
+    assert!(took >= 2, "it was over after {took} s, before summer began");
+}
+
+/// The day of the year, from 1, not counting 29 February: as `J` counts in a zone of POSIX.
+fn day_of_year(unix: u64) -> u64 {
+    let output =
+        std::process::Command::new("date").args(["-u", "-d", &format!("@{unix}"), "+%-j %Y"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let (day, year) = text.trim().split_once(' ').unwrap();
+    let (day, year): (u64, u64) = (day.parse().unwrap(), year.parse().unwrap());
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    if leap && day >= 60 { (day - 1).max(1) } else { day }
 }
 
 #[test]
