@@ -168,7 +168,13 @@ impl Filter {
             // Nothing at all: no packet is longer than 64 KiB.
             return "(greater 1000000)".to_owned();
         }
-        v6.push(format!("((ip6[6] = 0 or ip6[6] = 43 or ip6[6] = 60){})", self.behind_extensions()));
+        // What comes after the first of them is another one, TCP or UDP: not the reports of multicast listeners, which
+        // have a hop-by-hop header and come by themselves.
+        v6.push(format!(
+            "((ip6[6] = 0 or ip6[6] = 43 or ip6[6] = 60) \
+             and (ip6[40] = 6 or ip6[40] = 17 or ip6[40] = 43 or ip6[40] = 60){})",
+            self.behind_extensions()
+        ));
         format!("(ip and ip[6:2] & 0x3fff = 0 and ({})) or (ip6 and ({}))", v4.join(" or "), v6.join(" or "))
     }
 

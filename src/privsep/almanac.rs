@@ -5,7 +5,8 @@
 //! whenever the worker finds that its clock has jumped and tables are missing.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
@@ -20,10 +21,38 @@ const AHEAD: Duration = Duration::from_secs(5);
 /// SYNs are heard a little later than datagrams.
 const START_PATIENCE: Duration = Duration::from_millis(300);
 
+/// How many tables lie ready at most: those of the live steps, and the next.
+const READY: usize = 4;
+
+/// Where tables lie until the worker takes them. A worker that sleeps, because nobody knocks, takes none: the newest
+/// push the oldest out, so that what lies here stays good and does not grow.
+#[derive(Clone, Default)]
+struct Shelf(Arc<Mutex<Vec<Table>>>);
+
+impl Shelf {
+    fn put(&self, table: Table) {
+        let mut tables = self.lock();
+        tables.retain(|known| known.step() != table.step());
+        tables.push(table);
+        let surplus = tables.len().saturating_sub(READY);
+        tables.drain(..surplus);
+    }
+
+    fn take(&self) -> Vec<Table> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Table>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The worker's end.
 pub(super) struct Almanac {
     orders: Sender<u64>,
-    tables: Receiver<Table>,
+    shelf: Shelf,
+    /// Told of after each table that was put on the shelf.
+    news: Receiver<()>,
     /// The last step that was asked for, lest every packet asks again.
     asked: u64,
 }
@@ -35,27 +64,30 @@ impl Almanac {
     /// When no thread can be started.
     pub(super) fn start(server: KeyPair, members: Vec<Member>, listener: &mut Listener) -> io::Result<Self> {
         let (orders, heard) = channel();
-        let (made, tables) = channel();
+        let (told, news) = sync_channel(1);
+        let shelf = Shelf::default();
+        let theirs = shelf.clone();
         std::thread::Builder::new().name("almanac".into()).spawn(move || {
             let book = Book::new(&server, &members);
             drop((server, members));
-            keep(&book, &heard, &made);
+            keep(&book, &heard, &theirs, &told);
         })?;
-        let mut almanac = Self { orders, tables, asked: 0 };
         let (begun, now) = (clock::uptime(), clock::wall());
-        almanac.asked = step_of(now);
+        let almanac = Self { orders, shelf, news, asked: step_of(now) };
         while !listener.missing_steps(now).is_empty() {
             let left = (begun + START_PATIENCE).saturating_sub(clock::uptime());
-            let Ok(table) = almanac.tables.recv_timeout(left) else { break };
-            listener.install(table, now);
+            if almanac.news.recv_timeout(left).is_err() {
+                break;
+            }
+            almanac.deliver(listener, now);
         }
         Ok(almanac)
     }
 
     /// Hands the listener what was made since, and asks for what is missing. Costs a look at a queue and a division.
     pub(super) fn turn(&mut self, listener: &mut Listener, now: Timestamp) {
-        for table in self.tables.try_iter() {
-            listener.install(table, now);
+        if self.news.try_recv().is_ok() {
+            self.deliver(listener, now);
         }
         let step = step_of(now);
         if step != self.asked {
@@ -66,10 +98,14 @@ impl Almanac {
             }
         }
     }
+
+    fn deliver(&self, listener: &mut Listener, now: Timestamp) {
+        self.shelf.take().into_iter().for_each(|table| listener.install(table, now));
+    }
 }
 
 /// Makes the tables around the present step, then each next one before it is needed, until the worker ends.
-fn keep(book: &Book, orders: &Receiver<u64>, tables: &Sender<Table>) {
+fn keep(book: &Book, orders: &Receiver<u64>, shelf: &Shelf, told: &SyncSender<()>) {
     let mut around = step_of(clock::wall());
     let mut made: Vec<u64> = Vec::new();
     loop {
@@ -79,9 +115,9 @@ fn keep(book: &Book, orders: &Receiver<u64>, tables: &Sender<Table>) {
         for step in wanted {
             if !made.contains(&step) {
                 made.push(step);
-                if tables.send(book.table(step)).is_err() {
-                    return;
-                }
+                shelf.put(book.table(step));
+                // Full means that the worker has not heard of the one before, and it will take both.
+                let _ = told.try_send(());
             }
         }
         let now = clock::wall();
@@ -95,5 +131,22 @@ fn keep(book: &Book, orders: &Receiver<u64>, tables: &Sender<Table>) {
             Err(RecvTimeoutError::Timeout) => around = step_of(clock::wall().saturating_add(AHEAD)),
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_nobody_knocks_the_newest_tables_lie_ready_and_no_more() {
+        let (shelf, book) = (Shelf::default(), Book::new(&KeyPair::from_seed([1; 32]), &[]));
+        for step in 0..1000 {
+            shelf.put(book.table(step));
+        }
+        shelf.put(book.table(998));
+        let steps: Vec<u64> = shelf.take().iter().map(Table::step).collect();
+        assert_eq!(steps, [996, 997, 999, 998]);
+        assert!(shelf.take().is_empty());
     }
 }
