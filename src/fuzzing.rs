@@ -6,6 +6,7 @@ use crate::knock::{cert, sequence, spa};
 use crate::x509::crl::Crl;
 use crate::x509::keystore;
 use crate::x509::leaf::{Certificate, Leaf};
+use crate::x509::request::Request;
 use crate::{nft, profile, state};
 
 /// Reads the text of `knockd-rs.toml`: every error as it is printed. `None` for text that is no TOML.
@@ -61,7 +62,8 @@ pub fn sequence(bytes: &[u8]) {
     sequence::check(bytes);
 }
 
-/// Takes bytes for everything that knocks with certificates read: a body, a certificate, a revocation list, a key file.
+/// Takes bytes for everything that knocks with certificates read: a body, a certificate, a revocation list, a request
+/// for a certificate, a key file.
 ///
 /// # Panics
 /// When something was read that is not in the bytes, or more than there may be.
@@ -76,6 +78,11 @@ pub fn certificate(bytes: &[u8]) {
     }
     if let Ok(crl) = Crl::parse(bytes) {
         assert!(crl.number.len() <= 20 && crl.number.first() != Some(&0));
+    }
+    if let Ok(request) = Request::read(bytes)
+        && bytes.first() == Some(&0x30)
+    {
+        assert!(bytes.windows(request.key.len()).any(|window| window == request.key), "a key from nowhere");
     }
     // No passphrase: what is not encrypted is read, and nothing is derived in many rounds.
     let _ = keystore::read_key(bytes, || Err::<_, keystore::KeyError>(keystore::KeyError::NoKey));
