@@ -33,7 +33,8 @@ pub(super) struct Explain {
     /// Show the packets of this profile, and those that nobody can tell whose they are.
     #[arg(long, value_name = "PROFILE")]
     profile: Option<ProfileName>,
-    /// Begin with the replay marks of the daemon, read and not changed; else each knock of the recording is new once.
+    /// Begin with the replay marks of the daemon and the numbers of its revocation lists, read and not changed; else
+    /// each knock of the recording is new once.
     #[arg(long)]
     marks: bool,
     /// Print a JSON object for each packet, and one with the sums.
@@ -65,7 +66,7 @@ impl Explain {
             }
         }
         let mut replay = open_whole(&self.file).map_err(|error| Failure::Failed(error.to_string()))?;
-        let mut explainer = Explainer::new(&config, self.known_marks(&config));
+        let mut explainer = Explainer::new(&config, self.memory(&config).as_ref());
         let mut sums = Sums::default();
         let broken = loop {
             match replay.next_timed() {
@@ -101,11 +102,8 @@ impl Explain {
         })
     }
 
-    fn known_marks(&self, config: &Configuration) -> state::Marks {
-        if !self.marks {
-            return state::Marks::default();
-        }
-        state::look(&state::Place {
+    fn memory(&self, config: &Configuration) -> Option<state::Place> {
+        self.marks.then(|| state::Place {
             runtime: self.runtime_dir.join(state::FOLDER),
             state: self.places.state_dir.join(state::FOLDER),
             identity: config.server.public().identity(),

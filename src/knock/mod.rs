@@ -330,6 +330,12 @@ impl Drop {
         match self {
             Self::UnknownClient => "client",
             Self::Partial => "sequence",
+            Self::Body
+            | Self::OtherServer
+            | Self::UnknownLeaf
+            | Self::Certificate
+            | Self::Signature
+            | Self::Issuer => "certificate",
             other => other.name(),
         }
     }

@@ -11,7 +11,7 @@ use crate::knock::cert::{Table, Trust};
 use crate::knock::{ClientId, Freshness, Listener};
 use crate::state::numbers;
 use crate::time::Timestamp;
-use crate::x509::chain::{Authorities, Trouble};
+use crate::x509::chain::{Authorities, Numbers, Trouble};
 use crate::x509::leaf::certificate_id;
 
 /// How often what is wrong with a revocation list is said again.
@@ -28,22 +28,41 @@ pub(super) struct Desk {
     said_at: Option<Timestamp>,
 }
 
+/// Where the numbers of revocation lists are remembered.
+#[derive(Clone, Copy)]
+pub(super) enum Memory<'a> {
+    /// In this directory.
+    Kept(&'a Path),
+    /// The same, and it is left as it is: for a recording.
+    Read(&'a Path),
+    /// Nowhere.
+    None,
+}
+
+impl<'a> Memory<'a> {
+    fn read(self) -> (Numbers, Option<String>) {
+        match self {
+            Self::Kept(dir) | Self::Read(dir) => numbers::read(dir),
+            Self::None => Default::default(),
+        }
+    }
+
+    fn kept(self) -> Option<&'a Path> {
+        if let Self::Kept(dir) = self { Some(dir) } else { None }
+    }
+}
+
 /// Lets the listener hear knocks with certificates, if any are accepted; and says what is wrong with the files.
-/// `numbers`: the directory where the numbers of revocation lists are remembered; nowhere for a recording.
-pub(super) fn listen(
-    brief: &Brief,
-    numbers: Option<&Path>,
-    listener: Listener,
-) -> (Listener, Desk, Vec<String>) {
+pub(super) fn listen(brief: &Brief, memory: Memory<'_>, listener: Listener) -> (Listener, Desk, Vec<String>) {
     let Some(certificates) = &brief.certificates else { return (listener, Desk::default(), Vec::new()) };
-    let (desk, trust, complaints) = prepare(brief, certificates, numbers);
+    let (desk, trust, complaints) = prepare(brief, certificates, memory);
     let server = KeyPair::from(brief.server_key.clone());
     (listener.with_certificates(server, &brief.gate_key, trust), desk, complaints)
 }
 
 /// Everything that the decoder needs, from the files in the brief; and what is wrong with them.
-fn prepare(brief: &Brief, certificates: &Certificates, dir: Option<&Path>) -> (Desk, Trust, Vec<String>) {
-    let (mut seen, damaged) = dir.map(numbers::read).unwrap_or_default();
+fn prepare(brief: &Brief, certificates: &Certificates, memory: Memory<'_>) -> (Desk, Trust, Vec<String>) {
+    let (mut seen, damaged) = memory.read();
     let (authorities, mut complaints) = Authorities::new(
         &all(&certificates.authorities, crate::x509::certificates),
         &all(&certificates.lists, crate::x509::revocation_lists),
@@ -54,7 +73,7 @@ fn prepare(brief: &Brief, certificates: &Certificates, dir: Option<&Path>) -> (D
     let accepted: Vec<_> = authorities.numbers().map(|(id, number)| (id, number.to_vec())).collect();
     if accepted.iter().any(|(id, number)| seen.get(id) != Some(number)) {
         seen.extend(accepted);
-        if let Some(Err(error)) = dir.map(|dir| numbers::write(dir, &seen)) {
+        if let Some(Err(error)) = memory.kept().map(|dir| numbers::write(dir, &seen)) {
             complaints.push(format!(
                 "the numbers of revocation lists cannot be written ({error}): after a restart an older list would be taken"
             ));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::brief::Client;
-use super::certificates::{self, Desk};
+use super::certificates::{self, Desk, Memory};
 use super::monitor::{Directories, upkeep};
 use super::pipeline::{self, Seen};
 use crate::capture::{Filter, Frame};
@@ -14,8 +14,9 @@ use crate::config::{Clock, Configuration};
 use crate::frame::{Refused, Segment};
 use crate::grant::{Action, Grant, ProfileIndex};
 use crate::knock::syn::Book;
-use crate::knock::{ClientId, Drop, Fault, Knock, Listener, MarkKey, Method, Outcome};
+use crate::knock::{ClientId, Drop, Fault, Knock, Listener, Method, Outcome};
 use crate::policy::{Refusal, Rules, decide, decide_within};
+use crate::state::{self, Place};
 use crate::text::{ProfileName, Protocol};
 use crate::time::{ClockTrust, Now, Timestamp};
 
@@ -48,7 +49,7 @@ pub struct Explained {
     /// Whether it would have been let through.
     pub verdict: Verdict,
     /// How far it came: `link`, `ip`, `transport`, `filter`, `method`, `length`, `mac`, `repeat`, `budget`, `key`,
-    /// `client`, `sequence`, `fields`, `replay`, `freshness`, `policy`; or `done`.
+    /// `client`, `code`, `sequence`, `certificate`, `fields`, `replay`, `freshness`, `policy`; or `done`.
     pub step: &'static str,
     /// The fixed name of the reason; `granted` or `closed` where there is none.
     pub reason: &'static str,
@@ -102,15 +103,17 @@ impl Verdict {
 const FIRST_UPTIME: Duration = Duration::from_secs(86_400);
 
 impl Explainer {
-    /// Makes ready, with these replay marks from before the recording.
+    /// Makes ready. `memory`: where the replay marks and the numbers of revocation lists from before the recording
+    /// lie; without it everything is new.
     #[must_use]
-    pub fn new(config: &Configuration, marks: impl IntoIterator<Item = (MarkKey, Timestamp)>) -> Self {
+    pub fn new(config: &Configuration, memory: Option<&Place>) -> Self {
         let nowhere = Directories { config: "/".into(), state: "/".into(), runtime: "/".into() };
         let brief = upkeep::brief(config, &nowhere);
+        let numbers = memory.map_or(Memory::None, |place| Memory::Read(&place.state));
         // The seed only spreads hash tables, and a recording is no flood. The recording may be older than this release.
         let listener = pipeline::listener(&brief, [0; 16], Timestamp::default());
-        let (mut listener, certificates, _) = certificates::listen(&brief, None, listener);
-        listener.seed(marks);
+        let (mut listener, certificates, _) = certificates::listen(&brief, numbers, listener);
+        listener.seed(memory.map(state::look).unwrap_or_default());
         let members = pipeline::members(&brief);
         let book = (!members.is_empty()).then(|| Book::new(&config.server, &members));
         let names = upkeep::enabled(config).map(|profile| profile.name.clone());

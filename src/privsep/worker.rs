@@ -123,7 +123,7 @@ impl<'a> Worker<'a> {
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
         let listener = pipeline::listener(&brief, seed, clock::RELEASED);
         let (mut listener, certificates, complaints) =
-            certificates::listen(&brief, Some(&brief.state_dir), listener);
+            certificates::listen(&brief, certificates::Memory::Kept(&brief.state_dir), listener);
         complaints.into_iter().try_for_each(|complaint| channel.say(&Said::Notice(complaint)))?;
         certificates.revoked(&listener).iter().try_for_each(|revoked| channel.say(revoked))?;
         let members = pipeline::members(&brief);

@@ -1,5 +1,5 @@
 //! Recordings for `explain`: frames with fixed times and, for each, what is to be said of it. A new method adds a
-//! function that returns a [`Recording`], and its name to `tests/explain.rs`.
+//! function that returns a [`Recording`], and its name to `tests/explain/recordings.rs`.
 
 use super::{IPV4, UDP, ethernet, ipv4, udp};
 
