@@ -6,7 +6,7 @@
 //! `&[u8]` → [`frame::Segment`] → [`knock::Knock`] → [`grant::Grant`] → [`grant::Request`] (over the
 //! socketpair) → [`grant::Opening`] → an element with a timeout in the kernel.
 //!
-//! The pure modules (`frame`, `knock`, `policy`, `grant`, `crypto`, `text`, `time`) do no I/O, read no clock and
+//! The pure modules (`frame`, `knock`, `policy`, `grant`, `session`, `crypto`, `text`, `time`) do no I/O, read no clock and
 //! log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys` and `nft/elem.rs` alone.
 
 // A packet's way.
@@ -18,6 +18,7 @@ pub mod knock;
 #[cfg(feature = "daemon")]
 pub mod nft;
 pub mod policy;
+pub mod session;
 
 // Who runs what.
 pub mod clock;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::grant::{Action, Grant, MAX_RANGES, ProfileIndex, Uses};
+use crate::grant::{Action, Grant, MAX_RANGES, ProfileIndex, Session, Uses};
 use crate::knock::{Ask, Knock, Op, ServiceTag, Target, Wanted, service_tag};
 use crate::text::{Network, PortRange, Span};
 use crate::x509::scope::{Place, Scope};
@@ -28,6 +28,10 @@ pub struct Rules {
     pub max_duration: Span,
     /// How many connections a grant may be asked for.
     pub connections: Uses,
+    /// What holds for every grant besides; a knock may ask for more of it.
+    pub session: Session,
+    /// How long an address is locked out after a grant, where that is asked for.
+    pub lockout: Span,
     /// Addresses other than its own for which the client may ask.
     pub other_addresses: Vec<Network>,
     /// How many grants of this profile may be live at a time.
@@ -50,6 +54,7 @@ pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Gra
         address: address(rules, ask.target, *source)?,
         ports: ports(rules, &ask.ports)?,
         uses: uses(rules, ask),
+        session: rules.session.and(ask.session),
         lifetime: ask.duration.unwrap_or(rules.duration).min(rules.max_duration),
     })
 }
@@ -129,7 +134,7 @@ fn ports(rules: &Rules, wanted: &Wanted) -> Result<Vec<PortRange>, Refusal> {
 }
 
 fn uses(rules: &Rules, ask: &Ask) -> Uses {
-    if ask.single { Uses::Once } else { rules.connections }
+    ask.uses.map_or(rules.connections, |uses| uses.min(rules.connections))
 }
 
 /// The ports in both lists, disjoint and ascending.
@@ -258,13 +263,22 @@ mod tests {
             duration: Span::from_secs(15),
             max_duration: Span::from_secs(60),
             connections: Uses::Once,
+            session: Session::default(),
+            lockout: Span::from_secs(600),
             other_addresses: vec!["203.0.113.0/24".parse().unwrap()],
             max_grants: 4,
         }
     }
 
     fn ask() -> Ask {
-        Ask { op: Op::Open, target: Target::Source, single: false, duration: None, ports: Wanted::Defaults }
+        Ask {
+            op: Op::Open,
+            target: Target::Source,
+            uses: None,
+            session: Session::default(),
+            duration: None,
+            ports: Wanted::Defaults,
+        }
     }
 
     fn decided(rules: &Rules, ask: Ask) -> Result<Grant, Refusal> {
@@ -299,7 +313,12 @@ mod tests {
     fn a_client_may_ask_for_one_connection_where_many_are_allowed() {
         let rules = Rules { connections: Uses::Many, ..rules() };
         assert_eq!(decided(&rules, ask()).unwrap().uses, Uses::Many);
-        assert_eq!(decided(&rules, Ask { single: true, ..ask() }).unwrap().uses, Uses::Once);
+        assert_eq!(
+            decided(&rules, Ask { uses: Some(Uses::Once), session: Session::default(), ..ask() })
+                .unwrap()
+                .uses,
+            Uses::Once
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use common::{CLIENT4, Daemon, GUARDED, SERVER4, SOON, STRANGER4, World, wait_for};
-use knockd_rs::grant::{Action, Grant, ProfileIndex, Request, Uses};
+use knockd_rs::grant::{Action, Grant, ProfileIndex, Request, Session, Uses};
 use knockd_rs::privsep::message::{Farewell, Pulse, Ready, Reason, Refused, Said};
 use knockd_rs::text::Span;
 use knockd_rs::time::Timestamp;
@@ -49,6 +49,7 @@ fn grant() -> Grant {
         address: CLIENT4,
         ports: vec!["tcp/22".parse().unwrap()],
         uses: Uses::Once,
+        session: Session::default(),
         lifetime: Span::from_secs(15),
     }
 }

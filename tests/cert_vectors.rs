@@ -15,6 +15,7 @@ use knockd_rs::client::cert::Identity;
 use knockd_rs::crypto::noise::nk::{Initiator, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, PublicKey, Secret};
 use knockd_rs::frame::{Body, Segment};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::cert::{MAX_LEN, OVERHEAD, PROLOGUE, Table, Trust, seal};
 use knockd_rs::knock::{Ask, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
 use knockd_rs::text::Span;
@@ -91,7 +92,8 @@ fn vector_ask() -> Ask {
     Ask {
         op: Op::Open,
         target: Target::Address("192.0.2.7".parse().unwrap()),
-        single: true,
+        uses: Some(Uses::Once),
+        session: Session::default(),
         duration: Some(Span::from_secs(3600)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     }

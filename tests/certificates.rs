@@ -17,6 +17,7 @@ use knockd_rs::clock;
 use knockd_rs::crypto::noise::nk::{Initiator, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::cert::{MAX_LEN, PROLOGUE, STEP, Sealed, Table, Trust, seal};
 use knockd_rs::knock::spa::next_counter;
 use knockd_rs::knock::{
@@ -47,7 +48,14 @@ fn now() -> Now {
 }
 
 fn ask() -> Ask {
-    Ask { op: Op::Open, target: Target::Source, single: true, duration: None, ports: Wanted::Defaults }
+    Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: Some(Uses::Once),
+        session: Session::default(),
+        duration: None,
+        ports: Wanted::Defaults,
+    }
 }
 
 /// A directory, an authority in it, and what the server takes from both.

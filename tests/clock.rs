@@ -23,6 +23,7 @@ use common::{Daemon, GUARDED, KNOCK_PORT, Launch, SERVER_NAME, SERVER4, SOON, Wo
 use knockd_rs::clock;
 use knockd_rs::crypto::Secret;
 use knockd_rs::enrol::Enrolment;
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::spa::{ClientIdentity, seal};
 use knockd_rs::knock::{Ask, Op, Target, Wanted};
 use knockd_rs::time::Timestamp;
@@ -57,7 +58,8 @@ impl<'a> Client<'a> {
         let ask = Ask {
             op: Op::Open,
             target: Target::Source,
-            single: true,
+            uses: Some(Uses::Once),
+            session: Session::default(),
             duration: None,
             ports: Wanted::Defaults,
         };

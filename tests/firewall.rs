@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use knockd_rs::nft::{
     AdminSets, Change, Closed, Door, Firewall, FirewallError, Guarded, LiveDoor, LiveGuard, Owner, Ownership,
-    SetNames, Table, TableOptions, Uses,
+    Session, SetNames, Table, TableOptions, Uses,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -183,7 +183,14 @@ fn drop_on(ports: &str) -> Guarded {
 
 fn door(address: &str, ports: &str, uses: Uses, millis: u64) -> Door {
     let (address, ports) = (address.parse().unwrap(), ports.parse().unwrap());
-    Door { address, ports, uses, lifetime: Duration::from_millis(millis), note: "laptop".parse().unwrap() }
+    Door {
+        address,
+        ports,
+        uses,
+        session: Session::default(),
+        lifetime: Duration::from_millis(millis),
+        note: "laptop".parse().unwrap(),
+    }
 }
 
 fn open(address: &str, ports: &str, uses: Uses, millis: u64) -> Change {
@@ -448,7 +455,7 @@ fn a_plain_table_that_was_flushed_is_noticed_and_rebuilt_with_the_remaining_time
         assert_eq!(net.tcp(SERVER6, 22), Answer::Open);
         assert!(table.changed() && !table.verify().unwrap());
         let begin = Instant::now();
-        table.rebuild(&doors, &guards).unwrap();
+        table.rebuild(&doors, &guards, &[]).unwrap();
         eprintln!("rebuilt in {:?}", begin.elapsed());
         assert!(!table.changed() && table.verify().unwrap());
         assert_eq!((net.tcp(SERVER4, 22), net.tcp(SERVER6, 22)), (Answer::Open, Answer::Silence));
@@ -477,7 +484,7 @@ fn every_way_of_tampering_is_noticed_and_healed() {
             assert_eq!(said, "", "{tampering}");
             assert!(table.changed(), "{tampering}");
             assert!(!table.verify().unwrap(), "{tampering}");
-            table.rebuild(&[], &guards).unwrap();
+            table.rebuild(&[], &guards, &[]).unwrap();
             assert!(table.verify().unwrap(), "{tampering}");
             assert_eq!(net.tcp(SERVER4, 22), Answer::Silence, "{tampering}");
         }
@@ -628,7 +635,7 @@ fn a_full_life_leaves_the_rest_of_the_ruleset_as_it_was() {
             let guarded = ["tcp . 22 : goto drop_strangers", "6 . 22 : goto drop_strangers"];
             assert!(guarded.iter().any(|text| shown.contains(text)), "{shown}");
             assert!(shown.contains("comment \"laptop\""), "{shown}");
-            table.rebuild(&[], &[]).unwrap();
+            table.rebuild(&[], &[], &[]).unwrap();
             table.remove().unwrap();
             assert_eq!(net.nft("list ruleset"), before);
         }

@@ -22,6 +22,7 @@ use common::{CABLE, Daemon, KNOCK_PORT, SERVER4, STRANGER4, STRANGER6, World, ip
 use knockd_rs::crypto::{Gate, KeyPair, Secret};
 use knockd_rs::enrol::Enrolment;
 use knockd_rs::frame::{Link, parse};
+use knockd_rs::grant::Session;
 use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP, seal};
 use knockd_rs::knock::{Ask, Drop as Dropped, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
@@ -255,7 +256,8 @@ fn sealed(client: &ClientIdentity, counter: Timestamp, ephemeral: [u8; 32]) -> V
     let ask = Ask {
         op: Op::Open,
         target: Target::Source,
-        single: false,
+        uses: None,
+        session: Session::default(),
         duration: None,
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     };

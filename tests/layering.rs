@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("text", ""),
     ("time", ""),
     ("frame", "text"),
+    ("session", "text"),
     ("files", ""),
     ("notify", ""),
     ("sys", ""),
@@ -25,9 +26,9 @@ const MAY_USE: &[(&str, &str)] = &[
     ("crypto", "text"),
     // Certificates: what a knock shows, and what a rule or a policy has to know of it.
     ("x509", "crypto text time"),
-    ("knock", "crypto frame text time x509"),
+    ("knock", "crypto frame session text time x509"),
     ("policy", "grant knock text x509"),
-    ("grant", "knock policy text time"),
+    ("grant", "knock policy session text time"),
     ("nft", "grant text"),
     ("capture", "frame privsep sys text time"),
     // What people write.
@@ -71,6 +72,7 @@ const PURE: &[&str] = &[
     "grant/",
     "knock/",
     "policy.rs",
+    "session.rs",
     "text/",
     "time.rs",
     "x509/",

@@ -13,6 +13,7 @@ use std::time::Duration;
 use knockd_rs::crypto::noise::{self, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, PublicKey, Secret};
 use knockd_rs::frame::{Body, Segment};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::sequence::{Ground, compose};
 use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, MAX_PAYLOAD, PROLOGUE, seal};
 use knockd_rs::knock::{Ask, Freshness, Knock, Listener, Op, Outcome, Rates, Target, Wanted};
@@ -88,7 +89,8 @@ fn vector_ask() -> Ask {
     Ask {
         op: Op::Open,
         target: Target::Address("192.0.2.7".parse().unwrap()),
-        single: true,
+        uses: Some(Uses::Once),
+        session: Session::default(),
         duration: Some(Span::from_secs(3600)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap(), "udp/60000-61000".parse().unwrap()]),
     }
@@ -230,7 +232,8 @@ fn a_sequence_is_that_of_another_program() {
     let ask = Ask {
         op: Op::Open,
         target: Target::Source,
-        single: true,
+        uses: Some(Uses::Once),
+        session: Session::default(),
         duration: Some(Span::from_secs(3600)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     };

@@ -18,6 +18,7 @@ use crate::config::ConfigError;
 use crate::crypto::{KeyPair, Secret};
 use crate::enrol::{Access, Enrolment, Host, load_bundle};
 use crate::files::{self, Existing, FileFault, Private};
+use crate::grant::{Session, Uses};
 use crate::knock::{Ask, MAX_ENTRIES, Method, Op, Target, Wanted, service_tag};
 use crate::profile::Opens;
 use crate::text::{PortRange, Protocol, ServerName, Span};
@@ -46,6 +47,11 @@ pub(super) struct Knock {
     /// Ask for any number of connections instead of one.
     #[arg(long)]
     many: bool,
+    /// Ask for this number of connections.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "many")]
+    connections: Option<Uses>,
+    #[command(flatten)]
+    flags: SessionFlags,
     /// Open for this address instead of this machine's own.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pin")]
     address: Option<std::net::IpAddr>,
@@ -65,13 +71,13 @@ pub(super) struct Knock {
     #[arg(long, requires = "sequence")]
     slow: bool,
     /// End this client's grants instead of opening.
-    #[arg(long, conflicts_with_all = ["duration", "many", "wait"])]
+    #[arg(long, conflicts_with_all = ["duration", "many", "connections", "wait", "SessionFlags"])]
     close: bool,
     /// Knock by one TCP SYN instead of a datagram; needs CAP_NET_RAW.
-    #[arg(long, conflicts_with_all = ["duration", "many", "address", "pin", "close"])]
+    #[arg(long, conflicts_with_all = ["duration", "many", "connections", "address", "pin", "close", "SessionFlags"])]
     syn: bool,
     /// Knock by connection attempts at ports that follow from the time; needs no privilege and no UDP.
-    #[arg(long, conflicts_with_all = ["syn", "duration", "many", "address", "pin", "close"])]
+    #[arg(long, conflicts_with_all = ["syn", "duration", "many", "connections", "address", "pin", "close", "SessionFlags"])]
     totp: bool,
     /// Try the TCP port until it opens; the default for a single one.
     #[arg(long, conflicts_with = "no_wait")]
@@ -164,8 +170,9 @@ impl Knock {
         Ask {
             op: if self.close { Op::Close } else { Op::Open },
             target: self.address.map_or(Target::Source, Target::Address),
-            // SYNs cannot ask for one connection, and get what the profile gives.
-            single: !self.many && !self.syn && !self.totp,
+            // SYNs and totp cannot ask for one connection, and get what the profile gives.
+            uses: uses(self.connections, self.many || self.syn || self.totp),
+            session: self.flags.session(),
             duration: self.duration,
             ports,
         }
@@ -274,6 +281,44 @@ impl Knock {
         let Some((program, arguments)) = self.command.split_first() else { return Ok(()) };
         let error = Command::new(program).args(arguments).exec();
         Err(Failure::Failed(format!("{program} cannot be run: {error}")))
+    }
+}
+
+/// What is to hold for the grant's connections, and afterwards.
+#[derive(Debug, Args)]
+pub(super) struct SessionFlags {
+    /// Let one connection in at a time.
+    #[arg(long)]
+    one_at_a_time: bool,
+    /// Cut the connections when the grant ends.
+    #[arg(long)]
+    end_with_grant: bool,
+    /// Lock this address out for a while after the grant, as long as the profile says.
+    #[arg(long)]
+    lock_out: bool,
+    /// Make this the last knock, until the server's administrator allows another.
+    #[arg(long)]
+    last_knock: bool,
+}
+
+impl SessionFlags {
+    pub(super) fn session(&self) -> Session {
+        Session {
+            alone: self.one_at_a_time,
+            last: self.last_knock,
+            lock_out: self.lock_out,
+            ends: self.end_with_grant,
+        }
+    }
+}
+
+/// How many connections to ask for; `None` for what the profile gives.
+pub(super) fn uses(connections: Option<Uses>, many: bool) -> Option<Uses> {
+    match connections {
+        None if many => None,
+        None => Some(Uses::Once),
+        Some(Uses::Many) => None,
+        some => some,
     }
 }
 

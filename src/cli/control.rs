@@ -1,4 +1,4 @@
-//! Commands for the running daemon: `guard`, `unguard`, `grant`, `revoke`, `reload`.
+//! Commands for the running daemon: `guard`, `unguard`, `grant`, `revoke`, `allow`, `reload`.
 
 use std::io;
 use std::net::IpAddr;
@@ -139,6 +139,9 @@ pub(super) struct Grant {
     /// For any number of connections instead of one.
     #[arg(long)]
     many: bool,
+    /// For this number of connections.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "many")]
+    connections: Option<Uses>,
     #[command(flatten)]
     daemon: Daemon,
 }
@@ -150,14 +153,14 @@ impl Grant {
             address: self.address,
             open: self.open.iter().map(ToString::to_string).collect(),
             duration: self.duration,
-            connections: Some(if self.many { Uses::Many } else { Uses::Once }),
+            connections: Some(if self.many { Uses::Many } else { self.connections.unwrap_or_default() }),
         };
         print_all(&self.daemon.tell(&command)?)?;
         Ok(())
     }
 }
 
-/// End grants now. Connections that are established go on.
+/// End grants now. Connections that are established go on, unless they were to end with the grant.
 #[derive(Debug, Args)]
 pub(super) struct Revoke {
     /// A profile's name, an address, or `all`.
@@ -169,13 +172,32 @@ pub(super) struct Revoke {
 
 impl Revoke {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let what = match (self.what.as_str(), self.what.parse()) {
-            ("all", _) => Revoked::All,
-            (_, Ok(address)) => Revoked::Address(address),
-            (name, Err(_)) => Revoked::Profile(name.to_owned()),
-        };
-        print_all(&self.daemon.tell(&Command::Revoke { what })?)?;
+        print_all(&self.daemon.tell(&Command::Revoke { what: whose(&self.what) })?)?;
         Ok(())
+    }
+}
+
+/// Let a client knock again after its last knock, or an address in that is locked out.
+#[derive(Debug, Args)]
+pub(super) struct Allow {
+    /// A profile's name, an address, or `all`.
+    #[arg(value_name = "PROFILE|ADDRESS|all")]
+    what: String,
+    #[command(flatten)]
+    daemon: Daemon,
+}
+
+impl Allow {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        print_all(&self.daemon.tell(&Command::Allow { what: whose(&self.what) })?)
+    }
+}
+
+fn whose(what: &str) -> Revoked {
+    match (what, what.parse()) {
+        ("all", _) => Revoked::All,
+        (_, Ok(address)) => Revoked::Address(address),
+        (name, Err(_)) => Revoked::Profile(name.to_owned()),
     }
 }
 

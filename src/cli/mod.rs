@@ -79,6 +79,8 @@ enum Command {
     #[cfg(feature = "daemon")]
     Revoke(control::Revoke),
     #[cfg(feature = "daemon")]
+    Allow(control::Allow),
+    #[cfg(feature = "daemon")]
     Reload(control::Reload),
     #[cfg(feature = "daemon")]
     Check(daemon::Check),
@@ -135,6 +137,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Grant(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Revoke(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Allow(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Reload(args) => args.run(),
         #[cfg(feature = "daemon")]

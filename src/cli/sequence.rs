@@ -4,11 +4,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failure;
-use super::client::{broken, dirs, may_use, wanted};
+use super::client::{SessionFlags, broken, dirs, may_use, uses, wanted};
 use super::exit::{print, warn};
 use crate::client::sequence::{show, take};
 use crate::client::store::load_server;
 use crate::clock;
+use crate::grant::Uses;
 use crate::knock::sequence::{STEP, Sequence};
 use crate::knock::{Ask, Method, Op, Target, Wanted};
 use crate::profile::Opens;
@@ -49,11 +50,16 @@ pub(super) struct Show {
     /// Ask for any number of connections instead of one.
     #[arg(long)]
     many: bool,
+    /// Ask for this number of connections.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "many")]
+    connections: Option<Uses>,
+    #[command(flatten)]
+    flags: SessionFlags,
     /// Open for this address instead of the one that the knocks come from.
     #[arg(long, value_name = "ADDRESS")]
     address: Option<std::net::IpAddr>,
     /// End this client's grants instead of opening.
-    #[arg(long, conflicts_with_all = ["duration", "many"])]
+    #[arg(long, conflicts_with_all = ["duration", "many", "connections", "SessionFlags"])]
     close: bool,
 }
 
@@ -66,7 +72,8 @@ impl Show {
         let ask = Ask {
             op: if self.close { Op::Close } else { Op::Open },
             target: self.address.map_or(Target::Source, Target::Address),
-            single: !self.many,
+            uses: uses(self.connections, self.many),
+            session: self.flags.session(),
             duration: self.duration,
             ports,
         };

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::Args;
@@ -21,6 +22,9 @@ pub(super) struct Show {
     /// Keep showing it, once a second.
     #[arg(long, short, conflicts_with = "json")]
     watch: bool,
+    /// Which page of grants and of profiles to show, of forty lines each.
+    #[arg(long, value_name = "NUMBER", default_value = "1", conflicts_with = "json")]
+    page: NonZeroU32,
     /// Print JSON for machines.
     #[arg(long)]
     json: bool,
@@ -28,8 +32,8 @@ pub(super) struct Show {
     daemon: Daemon,
 }
 
-/// How many grants one screen shows.
-const MAX_GRANTS_SHOWN: usize = 40;
+/// How many lines of a table one screen shows.
+const PAGE: usize = 40;
 
 impl Show {
     pub(super) fn run(self) -> Result<(), Failure> {
@@ -40,15 +44,36 @@ impl Show {
         }
         let style = Style { color: std::io::stdout().is_terminal() };
         if !self.watch {
-            return print(screen(&self.daemon.status()?, clock::wall().as_secs(), style).trim_end());
+            return print(
+                screen(self.daemon.status()?, clock::wall().as_secs(), self.page(), style).trim_end(),
+            );
         }
         loop {
-            let screen = screen(&self.daemon.status()?, clock::wall().as_secs(), style);
+            let screen = screen(self.daemon.status()?, clock::wall().as_secs(), self.page(), style);
             // Home, the screen, and whatever was below it cleared: no flicker.
             print(&format!("\x1b[H\x1b[2J{screen}(every second; Ctrl-C ends)"))?;
             std::thread::sleep(Duration::from_secs(1));
         }
     }
+}
+
+impl Show {
+    fn page(&self) -> usize {
+        usize::try_from(self.page.get() - 1).unwrap_or(usize::MAX)
+    }
+}
+
+/// The lines of a page, and what to say below them where there is more than one.
+fn page<'a, T>(lines: &'a [T], number: usize, what: &str) -> (&'a [T], Option<String>) {
+    let pages = lines.len().div_ceil(PAGE).max(1);
+    let number = number.min(pages - 1);
+    let shown = lines.chunks(PAGE).nth(number).unwrap_or_default();
+    let more = format!(
+        "  page {} of {pages}, {} {what}; --page NUMBER shows another, --json all",
+        number + 1,
+        lines.len()
+    );
+    (shown, (pages > 1).then_some(more))
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +91,9 @@ impl Style {
     }
 }
 
-fn screen(status: &Status, now: u64, style: Style) -> String {
+fn screen(mut status: Status, now: u64, number: usize, style: Style) -> String {
+    // Those that end first, first.
+    status.grants.sort_by(|a, b| a.expires_in.total_cmp(&b.expires_in));
     let mut out = String::new();
     let health = match status.degraded.as_slice() {
         [] => style.paint("32", "healthy"),
@@ -83,8 +110,9 @@ fn screen(status: &Status, now: u64, style: Style) -> String {
         let _ = writeln!(out, "note      {}", escape(note));
     }
     guards(&mut out, &status.guards, style);
-    grants(&mut out, &status.grants, style);
-    profiles(&mut out, &status.profiles, now, style);
+    grants(&mut out, &status.grants, number, style);
+    barred(&mut out, &status, style);
+    profiles(&mut out, &status, now, number, style);
     counters(&mut out, &status.counters, style);
     out
 }
@@ -114,7 +142,7 @@ fn guards(out: &mut String, guards: &[GuardStatus], style: Style) {
     }
 }
 
-fn grants(out: &mut String, grants: &[GrantStatus], style: Style) {
+fn grants(out: &mut String, grants: &[GrantStatus], number: usize, style: Style) {
     let _ = writeln!(out, "\n{}", style.heading("Live grants"));
     if grants.is_empty() {
         let _ = writeln!(out, "  none");
@@ -125,8 +153,13 @@ fn grants(out: &mut String, grants: &[GrantStatus], style: Style) {
         "  {:<14} {:<24} {:<16} {:>8}  {:<5} {:>7} {:>9}",
         "PROFILE", "ADDRESS", "PORTS", "ENDS IN", "USES", "PACKETS", "BYTES"
     );
-    for grant in grants.iter().take(MAX_GRANTS_SHOWN) {
-        let uses = if grant.connections == Uses::Once { "one" } else { "many" };
+    let (shown, more) = page(grants, number, "grants");
+    for grant in shown {
+        let uses = match grant.connections {
+            Uses::Once => "one".to_owned(),
+            Uses::Few(count) => count.to_string(),
+            Uses::Many => "many".to_owned(),
+        };
         let profile = if grant.profile.is_empty() { "-" } else { &grant.profile };
         let _ = writeln!(
             out,
@@ -140,18 +173,52 @@ fn grants(out: &mut String, grants: &[GrantStatus], style: Style) {
         if let Some(subject) = &grant.subject {
             let _ = writeln!(out, "    certificate of {subject}");
         }
+        if !grant.session.is_empty() {
+            let flags: Vec<String> = grant.session.iter().map(ToString::to_string).collect();
+            let _ = writeln!(out, "    {}", flags.join(", "));
+        }
     }
-    if grants.len() > MAX_GRANTS_SHOWN {
+    more.into_iter().for_each(|line| {
+        let _ = writeln!(out, "{line}");
+    });
+}
+
+/// Who is refused on account of an earlier grant; nothing where nobody is.
+fn barred(out: &mut String, status: &Status, style: Style) {
+    if status.lockouts.is_empty() && status.last_knocks.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{}", style.heading("Barred"));
+    for lock in status.lockouts.iter().take(PAGE) {
+        let when = match lock.begins_in {
+            begins if begins > 0.0 => {
+                format!("for {} in {}", countdown(lock.ends_in - begins), countdown(begins))
+            }
+            _ => format!("for another {}", countdown(lock.ends_in)),
+        };
         let _ = writeln!(
             out,
-            "  and {} more; --json shows all {}",
-            grants.len() - MAX_GRANTS_SHOWN,
-            grants.len()
+            "  {:<24} locked out {when}, after a grant of {}",
+            lock.address.to_string(),
+            lock.profile
         );
+    }
+    if status.lockouts.len() > PAGE {
+        let _ = writeln!(out, "  and {} more addresses; --json shows all", status.lockouts.len() - PAGE);
+    }
+    for client in status.last_knocks.iter().take(PAGE) {
+        let _ = writeln!(
+            out,
+            "  {client:<24} has knocked for the last time; `knockd-rs allow {client}` lets it knock again"
+        );
+    }
+    if status.last_knocks.len() > PAGE {
+        let _ = writeln!(out, "  and {} more clients; --json shows all", status.last_knocks.len() - PAGE);
     }
 }
 
-fn profiles(out: &mut String, profiles: &[ProfileStatus], now: u64, style: Style) {
+fn profiles(out: &mut String, status: &Status, now: u64, number: usize, style: Style) {
+    let profiles: &[ProfileStatus] = &status.profiles;
     let _ = writeln!(out, "\n{}", style.heading("Profiles"));
     if profiles.is_empty() {
         let _ =
@@ -159,7 +226,8 @@ fn profiles(out: &mut String, profiles: &[ProfileStatus], now: u64, style: Style
         return;
     }
     let _ = writeln!(out, "  {:<16} {:<20} {:<14} {:<10} OPENS", "NAME", "KEY", "LAST KNOCK", "DURATION");
-    for profile in profiles.iter().take(MAX_GRANTS_SHOWN) {
+    let (shown, more) = page(profiles, number, "profiles");
+    for profile in shown {
         let last = match profile.last_knock {
             _ if !profile.enabled => "disabled".to_owned(),
             None => "-".to_owned(),
@@ -177,14 +245,9 @@ fn profiles(out: &mut String, profiles: &[ProfileStatus], now: u64, style: Style
             opens.join(" ")
         );
     }
-    if profiles.len() > MAX_GRANTS_SHOWN {
-        let _ = writeln!(
-            out,
-            "  and {} more; --json shows all {}",
-            profiles.len() - MAX_GRANTS_SHOWN,
-            profiles.len()
-        );
-    }
+    more.into_iter().for_each(|line| {
+        let _ = writeln!(out, "{line}");
+    });
 }
 
 fn counters(out: &mut String, counters: &[(String, u64)], style: Style) {

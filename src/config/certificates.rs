@@ -128,6 +128,8 @@ const RULE_KEYS: &[&str] = &[
     "duration",
     "max_duration",
     "connections",
+    "session",
+    "lockout",
     "other_addresses",
     "max_grants",
     "enabled",

@@ -177,6 +177,11 @@ impl<'a> Table<'a> {
         self.bounded(key, found, bounds)
     }
 
+    /// Whether the key is there with a number.
+    pub(crate) fn is_number(&self, key: &str) -> bool {
+        matches!(self.node(key), Some(Node { value: Value::Number(_), .. }))
+    }
+
     /// A number within bounds.
     pub(crate) fn number(&self, key: &str, bounds: Bounds<u32>) -> Option<Found<u32>> {
         let node = self.node(key)?;

@@ -66,6 +66,10 @@ pub(crate) const GRANTS: Bounds<u32> = numbers(1, 65_535);
 pub(crate) const PROFILE_GRANTS: Bounds<u32> = numbers(1, 65_535);
 /// `[[certificates]]` tables: they are tried one after the other.
 pub(crate) const CERTIFICATE_RULES: usize = 256;
+/// `connections` as a number: what the kernel counts for one grant.
+pub(crate) const CONNECTIONS: Bounds<u32> = numbers(1, crate::grant::Uses::MOST as u32);
+/// `lockout`.
+pub(crate) const LOCKOUT: Bounds<Span> = spans(1, 30 * DAY);
 /// `crl_grace`. More than a month late is no list.
 pub(crate) const CRL_GRACE: Bounds<Span> = spans(0, 30 * DAY);
 /// Diffie-Hellman computations a second: about 50 us each.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use server::{Server, Ticket};
-pub use status::{GrantStatus, GuardStatus, ProfileStatus, Status};
+pub use status::{GrantStatus, GuardStatus, LockoutStatus, ProfileStatus, Status};
 
 use crate::grant::Uses;
 use crate::text::{PortRange, Span};
@@ -53,6 +53,11 @@ pub enum Command {
     },
     /// Ends grants now.
     Revoke {
+        /// Which.
+        what: Revoked,
+    },
+    /// Lets clients knock again that had knocked for the last time, and addresses in that are locked out.
+    Allow {
         /// Which.
         what: Revoked,
     },

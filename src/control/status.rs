@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::Closing;
-use crate::grant::Uses;
+use crate::grant::{SessionFlag, Uses};
 use crate::text::{PortRange, Span};
 
 /// Everything that `knockd-rs status` shows.
@@ -40,6 +40,12 @@ pub struct Status {
     pub guards: Vec<GuardStatus>,
     /// What is open, as the kernel has it.
     pub grants: Vec<GrantStatus>,
+    /// The addresses that are or will be locked out.
+    #[serde(default)]
+    pub lockouts: Vec<LockoutStatus>,
+    /// The profiles and certificates that have knocked for the last time.
+    #[serde(default)]
+    pub last_knocks: Vec<String>,
     /// What was counted since the daemon started, by name; zeros left out.
     pub counters: Vec<(String, u64)>,
 }
@@ -78,6 +84,19 @@ pub struct GuardStatus {
     pub unconfirmed_for: Option<f64>,
 }
 
+/// One address that is refused for a while.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LockoutStatus {
+    /// On whose account.
+    pub profile: String,
+    /// Who is refused.
+    pub address: IpAddr,
+    /// Seconds until it begins: zero when it has.
+    pub begins_in: f64,
+    /// Seconds until it ends.
+    pub ends_in: f64,
+}
+
 /// One live grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrantStatus {
@@ -92,6 +111,9 @@ pub struct GrantStatus {
     pub ports: PortRange,
     /// For how many connections.
     pub connections: Uses,
+    /// What holds for them besides.
+    #[serde(default)]
+    pub session: Vec<SessionFlag>,
     /// Seconds until it ends.
     pub expires_in: f64,
     /// Seconds it was given for.

@@ -4,12 +4,12 @@
 //! limits, knows which elements a revocation concerns, and restores them when somebody wipes the table. After
 //! a restart it is filled from the kernel's elements, which carry the profile's name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Opening, Uses};
+use super::{Opening, Session, Uses};
 use crate::text::PortRange;
 
 /// One element in the kernel, as the ledger knows it.
@@ -23,6 +23,8 @@ pub struct Entry {
     pub ports: PortRange,
     /// For how many connections.
     pub uses: Uses,
+    /// What holds for them besides: one at a time, cut at the end.
+    pub session: Session,
     /// Until when, on the clock that counts from boot (`CLOCK_BOOTTIME`).
     pub deadline: Duration,
 }
@@ -42,31 +44,113 @@ impl Entry {
         self.address == other.address
             && other.ports.contains(&self.ports)
             && other.deadline >= self.deadline
-            && (other.uses == Uses::Many || (self.uses == Uses::Once && self.ports == other.ports))
+            && (other.uses == Uses::Many || (self.uses <= other.uses && self.ports == other.ports))
     }
 }
 
-/// All live entries. Bounded by the number of grants that the configuration allows.
+/// All live entries. Bounded by the number of grants that the configuration allows; what one knock costs does not
+/// depend on how many there are.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    entries: Vec<Entry>,
+    /// The entries of each address, oldest first.
+    of_address: HashMap<IpAddr, Vec<Entry>>,
+    /// How many entries each profile has for each address.
+    of_profile: HashMap<String, HashMap<IpAddr, usize>>,
+    /// Whose entries end when.
+    ends: BTreeSet<(Duration, IpAddr)>,
+    count: usize,
 }
 
 impl Ledger {
-    /// The live entries, oldest first.
-    #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// The live entries, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.of_address.values().flatten()
     }
 
-    /// Forgets what has ended.
-    pub fn expire(&mut self, uptime: Duration) {
-        self.entries.retain(|entry| entry.deadline > uptime);
+    /// How many entries are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether nothing is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many profiles, or certificates, have something open.
+    #[must_use]
+    pub fn holders(&self) -> usize {
+        self.of_profile.len()
+    }
+
+    /// Whether this profile or certificate has something open.
+    #[must_use]
+    pub fn holds(&self, profile: &str) -> bool {
+        self.of_profile.contains_key(profile)
+    }
+
+    /// When the next entry ends.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Duration> {
+        self.ends.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Forgets what has ended, and returns it.
+    pub fn expire(&mut self, uptime: Duration) -> Vec<Entry> {
+        let mut ended = Vec::new();
+        while let Some((deadline, address)) = self.ends.first().copied().filter(|(end, _)| *end <= uptime) {
+            self.ends.remove(&(deadline, address));
+            ended.extend(self.take(address, |entry| entry.deadline <= uptime));
+        }
+        ended
     }
 
     /// Takes over what the kernel holds, in place of everything known before.
     pub fn replace(&mut self, entries: Vec<Entry>) {
-        self.entries = entries;
+        *self = Self::default();
+        entries.into_iter().for_each(|entry| self.put(entry));
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let addresses = self.of_profile.entry(entry.profile.clone()).or_default();
+        *addresses.entry(entry.address).or_default() += 1;
+        self.ends.insert((entry.deadline, entry.address));
+        self.count += 1;
+        self.of_address.entry(entry.address).or_default().push(entry);
+    }
+
+    /// Takes the entries of an address out for which `chosen` holds. Their ends stay noted, and find nothing then.
+    fn take(&mut self, address: IpAddr, chosen: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let Some(entries) = self.of_address.get_mut(&address) else { return Vec::new() };
+        let (taken, kept): (Vec<Entry>, Vec<Entry>) = entries.drain(..).partition(chosen);
+        *entries = kept;
+        let ends: Vec<Duration> = entries.iter().map(|entry| entry.deadline).collect();
+        if ends.is_empty() {
+            self.of_address.remove(&address);
+        }
+        for gone in &taken {
+            self.count -= 1;
+            if !ends.contains(&gone.deadline) {
+                self.ends.remove(&(gone.deadline, address));
+            }
+            let Some(addresses) = self.of_profile.get_mut(&gone.profile) else { continue };
+            if let Some(left) = addresses.get_mut(&address) {
+                *left -= 1;
+                if *left == 0 {
+                    addresses.remove(&address);
+                }
+            }
+            if addresses.is_empty() {
+                self.of_profile.remove(&gone.profile);
+            }
+        }
+        taken
+    }
+
+    fn at(&self, address: IpAddr) -> &[Entry] {
+        self.of_address.get(&address).map_or(&[], Vec::as_slice)
     }
 
     /// The entries that `opening` adds, after a check of the limits. An address that is let in already counts
@@ -75,11 +159,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Full`] when the profile or the whole machine has as many grants as the configuration allows.
-    pub fn plan(&self, opening: &Opening, total: usize, uptime: Duration) -> Result<Vec<Entry>, Full> {
-        let live = || self.entries.iter().filter(|entry| entry.deadline > uptime);
-        let mine: BTreeSet<IpAddr> =
-            live().filter(|entry| entry.profile == opening.profile).map(|entry| entry.address).collect();
-        if !mine.contains(&opening.address) && mine.len() >= usize::from(opening.max_grants) {
+    pub fn plan(&mut self, opening: &Opening, total: usize, uptime: Duration) -> Result<Vec<Entry>, Full> {
+        self.expire(uptime);
+        let mine = self.of_profile.get(&opening.profile);
+        let known = mine.is_some_and(|mine| mine.contains_key(&opening.address));
+        if !known && mine.map_or(0, HashMap::len) >= usize::from(opening.max_grants) {
             return Err(Full::Profile { limit: opening.max_grants });
         }
         let deadline = uptime.saturating_add(opening.lifetime.duration());
@@ -88,34 +172,58 @@ impl Ledger {
             address: opening.address,
             ports: *ports,
             uses: opening.uses,
+            session: opening.session.of_connections(),
             deadline,
         });
+        let open = self.at(opening.address);
         let added: Vec<Entry> =
-            wanted.filter(|entry| !live().any(|have| makes_needless(have, entry))).collect();
-        if live().count() + added.len() > total {
+            wanted.filter(|entry| !open.iter().any(|have| makes_needless(have, entry))).collect();
+        if self.count + added.len() > total {
             return Err(Full::Total { limit: total });
         }
         Ok(added)
     }
 
-    /// Notes entries that are in the kernel now.
+    /// Notes entries that are in the kernel now, in place of those of the same client that they renew. One with other
+    /// session flags replaces what was there whatever its deadline: the latest knock says what holds.
     pub fn commit(&mut self, added: Vec<Entry>) {
         for new in added {
-            self.entries.retain(|entry| !(entry.profile == new.profile && entry.is_covered_by(&new)));
-            self.entries.push(new);
+            let replaces = |entry: &Entry| {
+                let other = entry.session != new.session && new.ports.contains(&entry.ports);
+                entry.profile == new.profile && (other || entry.is_covered_by(&new))
+            };
+            self.take(new.address, replaces);
+            self.put(new);
         }
+    }
+
+    /// What other clients behind the same address have open for longer on the ports of `added`: the kernel has one
+    /// element for all of them, which is to keep the later deadline.
+    #[must_use]
+    pub fn outlasting(&self, added: &[Entry]) -> Vec<Entry> {
+        let outlasts = |entry: &&Entry| {
+            entry.uses == Uses::Many
+                && added.iter().any(|new| {
+                    new.profile != entry.profile
+                        && new.deadline < entry.deadline
+                        && new.ports.intersection(&entry.ports).is_some()
+                })
+        };
+        let address = added.first().map(|entry| entry.address);
+        address.map_or(&[][..], |address| self.at(address)).iter().filter(outlasts).cloned().collect()
     }
 
     /// The entries of `profile` for `address` on any of these ports: what a client's own "close" ends.
     #[must_use]
     pub fn of_client(&self, profile: &str, address: IpAddr, ports: &[PortRange]) -> Vec<Entry> {
-        self.select(|entry| entry.profile == profile && entry.concerns(address, ports))
+        let mine = |entry: &&Entry| entry.profile == profile && entry.concerns(address, ports);
+        self.at(address).iter().filter(mine).cloned().collect()
     }
 
     /// The entries for which `chosen` holds: what an admin's "revoke" ends.
     #[must_use]
     pub fn select(&self, chosen: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        self.entries.iter().filter(|entry| chosen(entry)).cloned().collect()
+        self.entries().filter(|entry| chosen(entry)).cloned().collect()
     }
 
     /// The entries that stay open when `ended` are taken out of the kernel but share an address and a port with
@@ -123,23 +231,27 @@ impl Ledger {
     /// opened again.
     #[must_use]
     pub fn shared_with(&self, ended: &[Entry], uptime: Duration) -> Vec<Entry> {
-        self.select(|entry| {
+        let addresses: BTreeSet<IpAddr> = ended.iter().map(|entry| entry.address).collect();
+        let shares = |entry: &&Entry| {
             entry.deadline > uptime
                 && !ended.contains(entry)
                 && ended.iter().any(|gone| gone.concerns(entry.address, &[entry.ports]))
-        })
+        };
+        addresses.iter().flat_map(|address| self.at(*address).iter().filter(shares).cloned()).collect()
     }
 
     /// Forgets entries that were taken out of the kernel.
     pub fn forget(&mut self, ended: &[Entry]) {
-        self.entries.retain(|entry| !ended.contains(entry));
+        for gone in ended {
+            self.take(gone.address, |entry| entry == gone);
+        }
     }
 }
 
-/// A live grant for many connections makes a shorter one needless. One for a single connection does not: it may
-/// have been used already, and only the kernel knows.
+/// A live grant for many connections makes a shorter one needless. One for a number of them does not: they may have
+/// been used already, and only the kernel knows.
 fn makes_needless(have: &Entry, entry: &Entry) -> bool {
-    have.uses == Uses::Many && entry.is_covered_by(have)
+    have.uses == Uses::Many && have.session == entry.session && entry.is_covered_by(have)
 }
 
 /// The limits on live grants are reached.
@@ -209,6 +321,8 @@ mod tests {
             address: address.parse().unwrap(),
             ports: vec![ports.parse().unwrap()],
             uses,
+            session: Session::default(),
+            lockout: Span::from_secs(600),
             lifetime: Span::from_secs(seconds),
         }
     }
@@ -229,26 +343,26 @@ mod tests {
         assert_eq!(ledger.plan(&second, 100, at(14)), Err(Full::Profile { limit: 1 }));
         assert_eq!(ledger.plan(&second, 100, at(15)).unwrap().len(), 1);
         ledger.expire(at(15));
-        assert_eq!(ledger.entries(), []);
+        assert!(ledger.is_empty() && ledger.entries().next().is_none() && ledger.next_end().is_none());
     }
 
     #[test]
     fn the_same_address_may_knock_again_at_its_limit() {
-        let ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
+        let mut ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
         let again = ledger.plan(&opening("laptop", HOME, "tcp/22", Uses::Once, 15), 100, at(5)).unwrap();
         assert_eq!(again[0].deadline, at(20));
     }
 
     #[test]
     fn no_more_grants_than_the_machine_is_allowed() {
-        let ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
+        let mut ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Once, 15)]);
         let other = opening("phone", WORK, "tcp/22", Uses::Once, 15);
         assert_eq!(ledger.plan(&other, 1, at(5)), Err(Full::Total { limit: 1 }));
     }
 
     #[test]
     fn a_short_knock_never_shortens_a_long_grant() {
-        let ledger = ledger(&[opening("laptop", HOME, "tcp/22-30", Uses::Many, 3600)]);
+        let mut ledger = ledger(&[opening("laptop", HOME, "tcp/22-30", Uses::Many, 3600)]);
         let short = opening("laptop", HOME, "tcp/22", Uses::Once, 15);
         assert_eq!(ledger.plan(&short, 100, at(5)).unwrap(), []);
     }
@@ -259,7 +373,7 @@ mod tests {
             opening("laptop", HOME, "tcp/22", Uses::Once, 15),
             opening("laptop", HOME, "tcp/22", Uses::Once, 30),
         ];
-        assert_eq!(ledger(&twice).entries().len(), 1);
+        assert_eq!((ledger(&twice).len(), ledger(&twice).next_end()), (1, Some(at(30))));
     }
 
     #[test]
@@ -281,6 +395,6 @@ mod tests {
         let mut ledger = ledger(&[opening("laptop", HOME, "tcp/22", Uses::Many, 15)]);
         let ended = ledger.select(|entry| entry.profile == "laptop");
         ledger.forget(&ended);
-        assert_eq!(ledger.entries(), []);
+        assert!(ledger.is_empty() && ledger.entries().next().is_none() && ledger.next_end().is_none());
     }
 }

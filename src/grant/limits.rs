@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Action, Grant, Holder, Request, Uses, label};
+use super::{Action, Grant, Holder, Request, Session, Uses, label};
 use crate::knock::ClientId;
 use crate::policy::{Rules, disjoint};
 use crate::text::{PortRange, Span};
@@ -46,6 +46,10 @@ pub struct Opening {
     pub ports: Vec<PortRange>,
     /// For how many connections.
     pub uses: Uses,
+    /// What holds for them besides.
+    pub session: Session,
+    /// How long the address is locked out afterwards, where the session says that it is.
+    pub lockout: Span,
     /// For how long.
     pub lifetime: Span,
 }
@@ -80,7 +84,7 @@ impl Limits {
     /// # Errors
     /// The [`Breach`]; the caller ends the worker.
     pub fn admit(&self, request: &Request) -> Result<Opening, Breach> {
-        let Grant { profile, action, source, address, ports, uses, lifetime } = &request.grant;
+        let Grant { profile, action, source, address, ports, uses, session, lifetime } = &request.grant;
         let ProfileLimits { name, rules, by_certificate, .. } =
             self.profile(*profile).ok_or(Breach::Profile { index: profile.0 })?;
         let breach = |what| Err(Breach::Rules { profile: name.clone(), what });
@@ -95,8 +99,11 @@ impl Limits {
         if ports.iter().any(|range| !rules.open.iter().any(|open| open.contains(range))) {
             return breach("a port is outside the profile");
         }
-        if *uses == Uses::Many && rules.connections == Uses::Once {
-            return breach("it asks for many connections where the profile allows one");
+        if *uses > rules.connections {
+            return breach("it asks for more connections than the profile allows");
+        }
+        if !session.covers(rules.session) {
+            return breach("it lacks session flags that the profile insists on");
         }
         if *lifetime > rules.max_duration || *lifetime == Span::from_secs(0) {
             return breach("it lasts longer than the profile allows, or not at all");
@@ -115,6 +122,8 @@ impl Limits {
             address: *address,
             ports: ports.clone(),
             uses: *uses,
+            session: *session,
+            lockout: rules.lockout,
             lifetime: *lifetime,
         })
     }

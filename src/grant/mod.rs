@@ -10,10 +10,7 @@ mod ledger;
 mod limits;
 mod request;
 
-use std::fmt;
 use std::net::IpAddr;
-
-use serde::{Deserialize, Serialize};
 
 pub use holder::{Holder, label, rule_of};
 pub use ledger::{Entry, Full, Ledger};
@@ -22,6 +19,7 @@ pub use request::{Malformed, REQUEST_LEN, Request};
 #[cfg(feature = "daemon")]
 pub(crate) use request::{ip_address, octets};
 
+pub use crate::session::{Session, SessionFlag, Uses};
 use crate::text::{PortRange, Span};
 
 /// Which profile of the configuration that the worker was started with: an index, so that a request cannot
@@ -32,39 +30,6 @@ pub struct ProfileIndex(pub u32);
 impl ProfileIndex {
     /// No profile: whose certificate it is was proved, and no rule is for it.
     pub const NONE: Self = Self(u32::MAX);
-}
-
-/// How many connections a grant is good for. As text it is what profiles write: `single` or `many`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Uses {
-    /// One, to whichever of its ports comes first; the kernel takes the grant away with it. Further packets of
-    /// that connection pass as long as connection tracking knows it, or for 30 s while it is unanswered.
-    #[default]
-    #[serde(rename = "single")]
-    Once,
-    /// Any number until the deadline; connections made before it go on after it.
-    #[serde(rename = "many")]
-    Many,
-}
-
-impl Uses {
-    /// The same for a sentence.
-    #[must_use]
-    pub fn phrase(self) -> &'static str {
-        match self {
-            Self::Once => "one connection",
-            Self::Many => "any number of connections",
-        }
-    }
-}
-
-impl fmt::Display for Uses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Once => "single",
-            Self::Many => "many",
-        })
-    }
 }
 
 /// What a grant does to the firewall.
@@ -95,6 +60,8 @@ pub struct Grant {
     pub ports: Vec<PortRange>,
     /// For how many connections.
     pub uses: Uses,
+    /// What holds for them besides.
+    pub session: Session,
     /// For how long.
     pub lifetime: Span,
 }

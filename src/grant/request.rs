@@ -3,9 +3,10 @@
 //! ```text
 //! off  len  field (integers big-endian)
 //!   0    1  action: 1 open, 2 close
-//!   1    1  uses: 1 one connection, 2 many
+//!   1    1  uses: the number of connections, or 0 for any number
 //!   2    1  number of port ranges, 1 ..= 20
-//!   3    1  bit 0: the knock came from outside this host; bit 1: it was made with a certificate
+//!   3    1  bit 0: the knock came from outside this host; bit 1: it was made with a certificate;
+//!           bits 4-7: session flags
 //!   4    4  profile index
 //!   8    8  id: counts up, names the answer
 //!  16    8  counter of the knock, unix nanoseconds
@@ -22,7 +23,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Action, Grant, Holder, MAX_RANGES, ProfileIndex, Uses};
+use super::{Action, Grant, Holder, MAX_RANGES, ProfileIndex, Session, Uses};
 use crate::text::{PortRange, Protocol, Span};
 use crate::time::Timestamp;
 
@@ -31,6 +32,7 @@ const HEAD_LEN: usize = 60;
 const RANGES_LEN: usize = MAX_RANGES * RANGE_LEN;
 const OUTSIDE: u8 = 1;
 const CERTIFICATE: u8 = 2;
+const SESSION: u8 = 4;
 
 /// The length of a request in bytes.
 pub const REQUEST_LEN: usize = HEAD_LEN + RANGES_LEN + 8 + Holder::MAX_SUBJECT;
@@ -58,19 +60,17 @@ impl Request {
     /// Never: a [`Grant`] holds at most [`MAX_RANGES`] ranges, and ranges beyond are left out.
     #[must_use]
     pub fn encode(&self) -> [u8; REQUEST_LEN] {
-        let Grant { profile, action, source, address, ports, uses, lifetime } = &self.grant;
+        let Grant { profile, action, source, address, ports, uses, session, lifetime } = &self.grant;
         let mut bytes = Vec::with_capacity(REQUEST_LEN);
         bytes.push(match action {
             Action::Open => 1,
             Action::Close => 2,
         });
-        bytes.push(match uses {
-            Uses::Once => 1,
-            Uses::Many => 2,
-        });
+        bytes.push(uses.count().unwrap_or(0));
         bytes.push(u8::try_from(ports.len().min(MAX_RANGES)).unwrap_or(0));
         let holder = if self.holder.is_some() { CERTIFICATE } else { 0 };
-        bytes.push(if self.from_outside { OUTSIDE | holder } else { holder });
+        let outside = if self.from_outside { OUTSIDE } else { 0 };
+        bytes.push(outside | holder | session.bits() << SESSION);
         bytes.extend(profile.0.to_be_bytes());
         bytes.extend(self.id.to_be_bytes());
         bytes.extend(self.counter.as_nanos().to_be_bytes());
@@ -113,16 +113,16 @@ impl Request {
                 _ => return Err(Malformed),
             },
             uses: match uses {
-                1 => Uses::Once,
-                2 => Uses::Many,
-                _ => return Err(Malformed),
+                0 => Uses::Many,
+                count => Uses::number(count).ok_or(Malformed)?,
             },
+            session: Session::from_bits(flags >> SESSION),
             lifetime: Span::from_secs(u32::from_be_bytes(*lifetime)),
             address: ip_address(*address),
             source: ip_address(*source),
             ports: ranges(usize::from(count), fields)?,
         };
-        if flags & !(OUTSIDE | CERTIFICATE) != 0 {
+        if flags & !(OUTSIDE | CERTIFICATE | Session::BITS << SESSION) != 0 {
             return Err(Malformed);
         }
         let from_outside = flags & OUTSIDE != 0;
@@ -209,6 +209,7 @@ mod tests {
                 address: "2001:db8::7".parse().unwrap(),
                 ports: vec!["tcp/22".parse().unwrap(), "udp/8000-8100".parse().unwrap()],
                 uses: Uses::Once,
+                session: Session::from_bits(0b1001),
                 lifetime: Span::from_secs(15),
             },
             holder: None,
@@ -229,8 +230,8 @@ mod tests {
         for (at, value) in [
             (0, 0),
             (0, 3),
-            (1, 0),
-            (1, 3),
+            (1, 251),
+            (1, 255),
             (2, 0),
             (2, 21),
             (3, 4),
@@ -265,7 +266,7 @@ mod tests {
             fixed[0] %= 4;
             fixed[1] %= 4;
             fixed[2] = count;
-            fixed[3] %= 3;
+            fixed[3] &= 0xf3;
             fixed[60 + usize::from(count) * 5..].fill(0);
             for range in 0..usize::from(count) {
                 fixed[60 + range * 5] = if fixed[60 + range * 5] % 2 == 0 { 6 } else { 17 };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::session::Uses;
 use crate::text::PortError;
 use crate::x509::chain::Rejection;
 use crate::x509::scope::ScopeError;
@@ -19,7 +20,9 @@ pub enum Fault {
     /// Flags that this version gives no meaning; carries those bits.
     Flags(u8),
     /// Session flags that this version does not enforce; carries those bits.
-    SessionFlags(u16),
+    SessionFlags(u8),
+    /// A number of connections that is none, or that stands beside the flag for a single one.
+    Connections(u8),
     /// The operation "query", which wants an answer.
     Query,
     /// Bytes after the last entry that are not zero.
@@ -131,8 +134,13 @@ impl fmt::Display for Fault {
                 write!(f, "the knock sets flags 0x{bits:02x}, which mean nothing here; bring both to the same release")
             }
             Self::SessionFlags(bits) => {
-                write!(f, "the knock sets session flags 0x{bits:04x}, which this server does not enforce; leave them out")
+                write!(f, "the knock sets session flags 0x{bits:02x}, which this server does not enforce; leave them out")
             }
+            Self::Connections(count) => write!(
+                f,
+                "the knock asks for {count} connections in a form that is none; ask for 2 to {} of them, or for a single one",
+                Uses::MOST
+            ),
             Self::Query => f.write_str(
                 "the knock asks what is open, and this server never answers; use `knockd-rs status` on the server",
             ),
@@ -163,6 +171,7 @@ impl Fault {
             Self::Version(_) => "version",
             Self::Flags(_) => "flags",
             Self::SessionFlags(_) => "session-flags",
+            Self::Connections(_) => "connections",
             Self::Query => "query",
             Self::Padding => "padding",
             Self::Entries(_) => "entries",

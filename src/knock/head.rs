@@ -6,7 +6,8 @@
 //!              bit 2 for the address given | bit 3 only if sent from the address given; it wins over bit 2
 //!              bit 4 wants an answer: accepted, and never answered | bit 5 single connection | bits 6-7 zero
 //! 2      8     counter: unix time in ns, a multiple of 2^20 (the receiver requires only that it increases)
-//! 10     2     session flags: zero; whatever this version does not enforce is refused
+//! 10     1     connections asked for, 2..250; 0 = one with bit 5, else as the profile says
+//! 11     1     session flags: bits 0-3 (`session.rs`) | others zero
 //! 12     4     seconds asked for; 0 = as the profile says
 //! 16     16    address, IPv6 or v4-mapped; all-zero, and only then bits 2 and 3 clear: the packet's source
 //! 32     4     service tag: SHA256("knockd-rs service" || name)[0..4]; 0 = the entries, or the defaults if none
@@ -19,6 +20,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use zeroize::Zeroizing;
 
+use crate::session::{Session, Uses};
 use crate::text::{PortRange, Protocol, Span};
 use crate::time::Timestamp;
 
@@ -48,7 +50,11 @@ pub(super) fn encode(ask: &Ask, counter: Timestamp) -> Result<Zeroizing<Vec<u8>>
         Target::Address(address) => (EXPLICIT, field(address)?),
         Target::SourceOnly(address) => (SOURCE_ONLY, field(address)?),
     };
-    let single = if ask.single { SINGLE } else { 0 };
+    let (single, connections) = match ask.uses {
+        Some(Uses::Once) => (SINGLE, 0),
+        Some(Uses::Few(count)) => (0, count),
+        None | Some(Uses::Many) => (0, 0),
+    };
     let seconds = match ask.duration.map(Span::as_secs) {
         Some(0) => return Err(SealError::NoDuration),
         seconds => seconds.unwrap_or(0),
@@ -67,7 +73,7 @@ pub(super) fn encode(ask: &Ask, counter: Timestamp) -> Result<Zeroizing<Vec<u8>>
     let mut plain = Zeroizing::new(Vec::with_capacity(FIXED_LEN + ENTRY_LEN * ports.len()));
     plain.extend_from_slice(&[VERSION, op | target | single]);
     plain.extend_from_slice(&counter.as_nanos().to_be_bytes());
-    plain.extend_from_slice(&[0, 0]);
+    plain.extend_from_slice(&[connections, ask.session.bits()]);
     plain.extend_from_slice(&seconds.to_be_bytes());
     plain.extend_from_slice(&address.octets());
     plain.extend_from_slice(&service);
@@ -147,8 +153,25 @@ pub(super) fn split(plain: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn decode(plain: &[u8]) -> Result<(Ask, Timestamp), Fault> {
     // A packet is at least so long that this cannot fail.
     let (head, rest) = plain.split_first_chunk::<FIXED_LEN>().ok_or(Fault::Padding)?;
-    let &[version, flags, c0, c1, c2, c3, c4, c5, c6, c7, s0, s1, d0, d1, d2, d3, ref rest_of_head @ ..] =
-        head;
+    let &[
+        version,
+        flags,
+        c0,
+        c1,
+        c2,
+        c3,
+        c4,
+        c5,
+        c6,
+        c7,
+        connections,
+        session,
+        d0,
+        d1,
+        d2,
+        d3,
+        ref rest_of_head @ ..,
+    ] = head;
     let &[ref address @ .., t0, t1, t2, t3, count] = rest_of_head;
     if version != VERSION {
         return Err(Fault::Version(version));
@@ -162,16 +185,26 @@ pub(super) fn decode(plain: &[u8]) -> Result<(Ask, Timestamp), Fault> {
         2 => Op::Renew,
         _ => return Err(Fault::Query),
     };
-    let session = u16::from_be_bytes([s0, s1]);
-    if session != 0 {
-        return Err(Fault::SessionFlags(session));
+    if session & !Session::BITS != 0 {
+        return Err(Fault::SessionFlags(session & !Session::BITS));
     }
+    let uses = uses(flags & SINGLE != 0, connections).ok_or(Fault::Connections(connections))?;
     let target = target(flags, *address)?;
     let ports = wanted([t0, t1, t2, t3], count, rest)?;
     let seconds = u32::from_be_bytes([d0, d1, d2, d3]);
     let duration = (seconds != 0).then(|| Span::from_secs(seconds));
     let counter = Timestamp::from_nanos(u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]));
-    Ok((Ask { op, target, single: flags & SINGLE != 0, duration, ports }, counter))
+    Ok((Ask { op, target, uses, session: Session::from_bits(session), duration, ports }, counter))
+}
+
+/// How many connections a request is for, of two fields that have to agree; `None` where they do not.
+pub(super) fn uses(single: bool, connections: u8) -> Option<Option<Uses>> {
+    match (single, connections) {
+        (false, 0) => Some(None),
+        (true, 0) => Some(Some(Uses::Once)),
+        (false, count) if count > 1 => Uses::number(count).map(Some),
+        _ => None,
+    }
 }
 
 fn target(flags: u8, field: [u8; 16]) -> Result<Target, Fault> {

@@ -27,6 +27,7 @@ mod turnstile;
 use std::net::IpAddr;
 
 use crate::crypto::{Mac1, sha256};
+use crate::session::{Session, Uses};
 use crate::text::{PortRange, Span, serde_as_text};
 use crate::time::Timestamp;
 
@@ -46,8 +47,10 @@ pub struct Ask {
     pub op: Op,
     /// For whom.
     pub target: Target,
-    /// Whether one connection is enough; the profile may insist on it.
-    pub single: bool,
+    /// How many connections it should be for; `None` leaves it to the profile, which may insist on fewer.
+    pub uses: Option<Uses>,
+    /// What should hold for them besides.
+    pub session: Session,
     /// How long the grant should last; `None` leaves it to the profile.
     pub duration: Option<Span>,
     /// Which ports.

@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::frame::Segment;
+use crate::session::Session;
 use crate::text::PortRange;
 use crate::time::Now;
 
@@ -93,7 +94,8 @@ impl Decoder {
         let ask = Ask {
             op: Op::Open,
             target: Target::Source,
-            single: false,
+            uses: None,
+            session: Session::default(),
             duration: None,
             ports: Wanted::Defaults,
         };

@@ -99,7 +99,7 @@ pub fn compose(
     ground: &Ground,
     voice: u8,
 ) -> Result<Sequence, SealError> {
-    play(payload::encode(ask, low_byte(counter), 0)?, counter, identity, ground, voice)
+    play(payload::encode(ask, low_byte(counter))?, counter, identity, ground, voice)
 }
 
 fn play(
@@ -166,6 +166,8 @@ pub enum SealError {
     Service,
     /// 0.0.0.0 or ::.
     Address,
+    /// More connections than it has bits for.
+    Connections,
     /// A duration of zero seconds.
     NoDuration,
     /// A duration of more than 124 years.
@@ -189,6 +191,7 @@ impl fmt::Display for SealError {
                 f.write_str("this service's tag has no form in a sequence; name its ports, or rename it on the server")
             }
             Self::Address => f.write_str("the address is that of no machine; name the one to open for"),
+            Self::Connections => f.write_str("a sequence can ask for at most 15 connections; ask for fewer, or for many"),
             Self::NoDuration => f.write_str("a grant of 0s is none; use 1s or more, or leave the duration out"),
             Self::Duration => f.write_str("a grant cannot last longer than 124 years; ask for less"),
             Self::Span(span) => write!(

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::crypto::{KeyPair, Keyed, Psk, PublicKey, Secret, code, derive, keyed};
 use crate::frame::Syn;
+use crate::session::Session;
 use crate::time::Timestamp;
 
 use super::hash::Seeded;
@@ -235,7 +236,8 @@ impl Decoder {
         let ask = Ask {
             op: Op::Open,
             target: Target::Source,
-            single: false,
+            uses: None,
+            session: Session::default(),
             duration: None,
             ports: service.map_or(Wanted::Defaults, Wanted::Service),
         };

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::crypto::{KeyPair, Psk, PublicKey, Secret, code, derive, keyed};
+use crate::session::Session;
 use crate::time::{Now, Timestamp};
 
 use super::ground::Ground;
@@ -187,8 +188,14 @@ impl Step {
 }
 
 fn authentic(client: ClientId, step: u64) -> Authentic {
-    let ask =
-        Ask { op: Op::Open, target: Target::Source, single: false, duration: None, ports: Wanted::Defaults };
+    let ask = Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: None,
+        session: Session::default(),
+        duration: None,
+        ports: Wanted::Defaults,
+    };
     Authentic {
         client,
         method: Method::Totp,

@@ -1,8 +1,8 @@
 //! Set elements: what a grant or a guard looks like to the kernel. Pure, both directions.
 //!
 //! ```text
-//! grants, once, ranges, once_ranges   address (4 or 16) | protocol (1) 0 0 0 | port (2) 0 0
-//! guarded                                               | protocol (1) 0 0 0 | port (2) 0 0  →  goto chain
+//! grants, once, ranges, counted, ends, solo   address (4 or 16) | protocol (1) 0 0 0 | port (2) 0 0
+//! guarded                                                       | protocol (1) 0 0 0 | port (2) 0 0  →  goto chain
 //! ```
 //! Every field of a concatenated key is padded to four bytes. An interval set takes two keys, the lowest and the
 //! highest. The note is user data: type 0 (`NFTNL_UDATA_SET_ELEM_COMMENT`), length with NUL, text, NUL.
@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::wire::{Attributes, attributes, find, find_text, find_u32, find_u64, octets};
-use super::{Closed, Door, Guarded, LiveDoor, LiveGuard, Note, Uses};
+use super::{Closed, Door, Guarded, LiveDoor, LiveGuard, Note, Session, Uses};
 use crate::text::{PortRange, Protocol};
 
 /// The longest lifetime that is passed to the kernel.
@@ -26,8 +26,12 @@ pub(super) enum Kind {
     Once,
     /// Port ranges, any number of connections.
     Ranges,
-    /// Port ranges, one connection to any of the ports.
-    OnceRanges,
+    /// Ports of which each range admits a number of connections; single ports, when it is more than one.
+    Counted,
+    /// Where connections end with the grant.
+    Ends,
+    /// Where they come one at a time.
+    Solo,
 }
 
 impl Kind {
@@ -37,24 +41,22 @@ impl Kind {
             (Uses::Many, true) => Self::Grants,
             (Uses::Once, true) => Self::Once,
             (Uses::Many, false) => Self::Ranges,
-            (Uses::Once, false) => Self::OnceRanges,
+            (Uses::Once, false) | (Uses::Few(_), _) => Self::Counted,
         }
     }
 
-    /// How many connections a grant in this set admits.
-    pub(super) fn uses(self) -> Uses {
-        match self {
-            Self::Grants | Self::Ranges => Uses::Many,
-            Self::Once | Self::OnceRanges => Uses::Once,
-        }
+    /// Whether it lets anybody in; else it says something about those who are let in.
+    pub(super) fn admits(self) -> bool {
+        !matches!(self, Self::Ends | Self::Solo)
     }
 
     /// Whether its keys are intervals.
     pub(super) fn is_interval(self) -> bool {
-        matches!(self, Self::Ranges | Self::OnceRanges)
+        !matches!(self, Self::Grants | Self::Once)
     }
 
-    pub(super) const ALL: [Self; 4] = [Self::Grants, Self::Once, Self::Ranges, Self::OnceRanges];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Grants, Self::Once, Self::Ranges, Self::Counted, Self::Ends, Self::Solo];
 }
 
 /// An element of a set of grants.
@@ -63,6 +65,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     pub(super) address: IpAddr,
     pub(super) ports: PortRange,
+    /// How many connections it admits.
+    pub(super) uses: Uses,
     /// The lifetime it was made with; `None` never expires.
     pub(super) timeout: Option<Duration>,
     /// What is left of it.
@@ -78,6 +82,7 @@ impl Entry {
             kind: Kind::of(door.uses, door.ports),
             address: door.address,
             ports: door.ports,
+            uses: door.uses,
             timeout: Some(door.lifetime),
             left: Some(door.lifetime),
             note: door.note.clone(),
@@ -86,16 +91,38 @@ impl Entry {
         }
     }
 
-    /// Whether the one connection it was for has been made.
-    pub(super) fn is_spent(&self) -> bool {
-        self.kind == Kind::OnceRanges && self.packets > 0
+    /// What the door says besides, as an element of the set for it.
+    pub(super) fn beside(&self, kind: Kind) -> Self {
+        Self { kind, packets: 0, bytes: 0, ..self.clone() }
     }
 
-    pub(super) fn live_door(&self) -> LiveDoor {
+    /// Whether all the connections it was for have been made.
+    pub(super) fn is_spent(&self) -> bool {
+        self.kind == Kind::Counted && self.uses.count().is_some_and(|count| self.packets >= count.into())
+    }
+
+    /// How many connections are left of it.
+    fn remaining_uses(&self) -> Uses {
+        let used = u8::try_from(self.packets).unwrap_or(u8::MAX);
+        let left = self.uses.count().map(|count| count.saturating_sub(used).max(1));
+        match self.kind {
+            Kind::Counted => left.and_then(Uses::number).unwrap_or(self.uses),
+            _ => self.uses,
+        }
+    }
+
+    /// The grant; `beside`: what the sets that admit nobody hold.
+    pub(super) fn live_door(&self, beside: &[Self]) -> LiveDoor {
+        let has = |kind| {
+            beside.iter().any(|other| {
+                other.kind == kind && other.address == self.address && other.ports.contains(&self.ports)
+            })
+        };
         let door = Door {
             address: self.address,
             ports: self.ports,
-            uses: self.kind.uses(),
+            uses: self.remaining_uses(),
+            session: Session { alone: has(Kind::Solo), ends: has(Kind::Ends), ..Session::default() },
             lifetime: self.left.unwrap_or(Duration::MAX),
             note: self.note.clone(),
         };
@@ -112,7 +139,8 @@ impl Entry {
             // These keys do not say what was granted.
             Shape::Port | Shape::Address => format!("{} {}", self.note, self.ports).trim_start().to_owned(),
         };
-        commented(timed(keys, self.timeout, self.left), &comment)
+        let counting = if self.kind == Kind::Counted { counting(keys, self.uses) } else { keys };
+        commented(timed(counting, self.timeout, self.left), &comment)
     }
 
     /// Reads an element back; `None` for one that cannot be ours, such as another protocol's.
@@ -130,7 +158,22 @@ impl Entry {
         };
         let (timeout, left) = (parsed.timeout, parsed.left);
         let note = note.parse().unwrap_or_default();
-        Some(Self { kind, address, ports, timeout, left, note, packets: parsed.packets, bytes: parsed.bytes })
+        let uses = match kind {
+            Kind::Once => Uses::Once,
+            Kind::Counted => burst(element).and_then(Uses::number).unwrap_or_default(),
+            _ => Uses::Many,
+        };
+        Some(Self {
+            kind,
+            address,
+            ports,
+            uses,
+            timeout,
+            left,
+            note,
+            packets: parsed.packets,
+            bytes: parsed.bytes,
+        })
     }
 }
 
@@ -159,7 +202,7 @@ pub(super) fn parse_guard(element: &[u8]) -> Option<LiveGuard> {
 #[cfg(feature = "fuzzing")]
 pub(super) fn read_as_everything(element: &[u8]) -> usize {
     let mut found = usize::from(parse_guard(element).is_some()) + usize::from(is_interval_end(element));
-    for kind in [Kind::Grants, Kind::Once, Kind::Ranges, Kind::OnceRanges] {
+    for kind in Kind::ALL {
         for shape in [Shape::Full, Shape::Port, Shape::Address] {
             for family in [Family::V4, Family::V6] {
                 found += usize::from(Entry::parse(element, kind, shape, family).is_some());
@@ -216,7 +259,7 @@ impl Family {
 
     pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    fn split(self, key: &[u8]) -> Option<(IpAddr, &[u8])> {
+    pub(super) fn split(self, key: &[u8]) -> Option<(IpAddr, &[u8])> {
         match self {
             Self::V4 => key.split_first_chunk::<4>().map(|(octets, rest)| ((*octets).into(), rest)),
             Self::V6 => key.split_first_chunk::<16>().map(|(octets, rest)| ((*octets).into(), rest)),
@@ -234,7 +277,7 @@ fn ports_of(first: &[u8], last: &[u8]) -> Option<PortRange> {
     PortRange::new(protocol, first, last).ok()
 }
 
-fn keys(first: Vec<u8>, last: Option<Vec<u8>>) -> Attributes {
+pub(super) fn keys(first: Vec<u8>, last: Option<Vec<u8>>) -> Attributes {
     let value = |bytes: Vec<u8>| Attributes::default().bytes(NFTA_DATA_VALUE, &bytes);
     let element = Attributes::default().nest(NFTA_SET_ELEM_KEY, value(first));
     match last {
@@ -243,7 +286,7 @@ fn keys(first: Vec<u8>, last: Option<Vec<u8>>) -> Attributes {
     }
 }
 
-fn timed(element: Attributes, timeout: Option<Duration>, left: Option<Duration>) -> Attributes {
+pub(super) fn timed(element: Attributes, timeout: Option<Duration>, left: Option<Duration>) -> Attributes {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     match (timeout, left) {
         (Some(timeout), Some(left)) if left < timeout => element
@@ -254,7 +297,7 @@ fn timed(element: Attributes, timeout: Option<Duration>, left: Option<Duration>)
     }
 }
 
-fn commented(element: Attributes, comment: &str) -> Attributes {
+pub(super) fn commented(element: Attributes, comment: &str) -> Attributes {
     let Ok(length) = u8::try_from(comment.len() + 1) else { return element };
     if comment.is_empty() {
         return element;
@@ -263,19 +306,40 @@ fn commented(element: Attributes, comment: &str) -> Attributes {
     element.bytes(NFTA_SET_ELEM_USERDATA, &userdata)
 }
 
+/// The two expressions of the set `counted`, with a limit of the element's own: so many packets, and the next after a
+/// week, which is longer than a grant lasts.
+fn counting(element: Attributes, uses: Uses) -> Attributes {
+    const WEEK: u64 = 7 * 86_400;
+    let expression = |name: &str, data: Attributes| {
+        let named = Attributes::default().text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, data);
+        named.into_bytes()
+    };
+    let limit = Attributes::default()
+        .u64(NFTA_LIMIT_RATE, 1)
+        .u64(NFTA_LIMIT_UNIT, WEEK)
+        .u32(NFTA_LIMIT_BURST, uses.count().unwrap_or(1).into())
+        .u32(NFTA_LIMIT_TYPE, 0)
+        .u32(NFTA_LIMIT_FLAGS, 0);
+    let counter = Attributes::default().u64(NFTA_COUNTER_BYTES, 0).u64(NFTA_COUNTER_PACKETS, 0);
+    let list = [expression("limit", limit), expression("counter", counter)]
+        .into_iter()
+        .fold(Attributes::default(), |list, bytes| list.nested(NFTA_LIST_ELEM, &bytes));
+    element.nest(NFTA_SET_ELEM_EXPRESSIONS, list)
+}
+
 /// The attributes of an element that are of use here.
-struct Parsed<'a> {
-    key: Option<&'a [u8]>,
+pub(super) struct Parsed<'a> {
+    pub(super) key: Option<&'a [u8]>,
     end: Option<&'a [u8]>,
     timeout: Option<Duration>,
-    left: Option<Duration>,
-    comment: Option<&'a str>,
+    pub(super) left: Option<Duration>,
+    pub(super) comment: Option<&'a str>,
     packets: u64,
     bytes: u64,
 }
 
 impl<'a> Parsed<'a> {
-    fn of(element: &'a [u8]) -> Self {
+    pub(super) fn of(element: &'a [u8]) -> Self {
         let value = |name| find(find(element, name)?, NFTA_DATA_VALUE);
         let time = |name| find_u64(element, name).map(Duration::from_millis);
         let timeout = time(NFTA_SET_ELEM_TIMEOUT).filter(|timeout| !timeout.is_zero());
@@ -305,14 +369,23 @@ fn comment(userdata: &[u8]) -> Option<&str> {
     None
 }
 
-/// Packets and bytes of the element's `counter`, alone (`NFTA_SET_ELEM_EXPR`) or in a list of expressions.
-fn counter(element: &[u8]) -> Option<(u64, u64)> {
+/// The data of the element's expression of this name, alone (`NFTA_SET_ELEM_EXPR`) or in a list of expressions.
+fn expression<'a>(element: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let alone = find(element, NFTA_SET_ELEM_EXPR).into_iter();
     let listed =
         find(element, NFTA_SET_ELEM_EXPRESSIONS).into_iter().flat_map(attributes).map(|(_, expr)| expr);
-    let expr = alone.chain(listed).find(|expr| find_text(expr, NFTA_EXPR_NAME) == Some("counter"))?;
-    let data = find(expr, NFTA_EXPR_DATA)?;
-    Some((find_u64(data, 2)?, find_u64(data, 1)?))
+    find(alone.chain(listed).find(|expr| find_text(expr, NFTA_EXPR_NAME) == Some(name))?, NFTA_EXPR_DATA)
+}
+
+/// Packets and bytes of the element's counter.
+fn counter(element: &[u8]) -> Option<(u64, u64)> {
+    let data = expression(element, "counter")?;
+    Some((find_u64(data, NFTA_COUNTER_PACKETS)?, find_u64(data, NFTA_COUNTER_BYTES)?))
+}
+
+/// The burst of the element's limit.
+fn burst(element: &[u8]) -> Option<u8> {
+    u8::try_from(find_u32(expression(element, "limit")?, NFTA_LIMIT_BURST)?).ok()
 }
 
 /// Flags of an element: the end of an interval in sets of the old kind, which is no element of its own.
@@ -334,6 +407,15 @@ const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_LIST_ELEM: u16 = 1;
+// enum nft_limit_attributes, nft_counter_attributes.
+const NFTA_LIMIT_RATE: u16 = 1;
+const NFTA_LIMIT_UNIT: u16 = 2;
+const NFTA_LIMIT_BURST: u16 = 3;
+const NFTA_LIMIT_TYPE: u16 = 4;
+const NFTA_LIMIT_FLAGS: u16 = 5;
+const NFTA_COUNTER_BYTES: u16 = 1;
+const NFTA_COUNTER_PACKETS: u16 = 2;
 // `libnftnl/udata.h`: enum nftnl_udata_set_elem_types.
 const UDATA_COMMENT: u8 = 0;
 
@@ -344,13 +426,21 @@ mod tests {
     fn entry(address: &str, ports: &str, uses: Uses) -> Entry {
         let (address, ports) = (address.parse().unwrap(), ports.parse().unwrap());
         let note = "laptop".parse().unwrap();
-        Entry::of(&Door { address, ports, uses, lifetime: Duration::from_secs(15), note })
+        let session = Session::default();
+        Entry::of(&Door { address, ports, uses, session, lifetime: Duration::from_secs(15), note })
     }
 
     #[test]
     fn an_element_reads_back_as_it_was_written() {
-        for (address, ports) in [("192.0.2.7", "tcp/22"), ("2001:db8::7", "udp/8000-8100")] {
-            let entry = entry(address, ports, Uses::Many);
+        let stories = [
+            ("192.0.2.7", "tcp/22", Uses::Many),
+            ("192.0.2.7", "tcp/22", Uses::Once),
+            ("192.0.2.7", "tcp/22", Uses::Few(3)),
+            ("2001:db8::7", "udp/8000-8100", Uses::Many),
+            ("2001:db8::7", "udp/8000-8100", Uses::Once),
+        ];
+        for (address, ports, uses) in stories {
+            let entry = entry(address, ports, uses);
             let family = Family::of(entry.address);
             let bytes = entry.attributes(Shape::Full, entry.kind.is_interval()).into_bytes();
             assert_eq!(Entry::parse(&bytes, entry.kind, Shape::Full, family), Some(entry));

@@ -50,6 +50,8 @@ pub enum FirewallError {
     Interface(String),
     /// Guarding is not ours in `sets` mode.
     GuardsAreTheAdmins,
+    /// Session flags and numbers of connections are not ours in `sets` mode.
+    SessionsAreTheAdmins,
     /// No set is configured for such a grant.
     NoSet {
         /// The key of `[firewall.sets]`.
@@ -127,6 +129,10 @@ impl fmt::Display for FirewallError {
             ),
             Self::GuardsAreTheAdmins => f.write_str(
                 "with firewall.mode = \"sets\" the rules are yours: close the ports in your own ruleset",
+            ),
+            Self::SessionsAreTheAdmins => f.write_str(
+                "with firewall.mode = \"sets\" there are no numbers of connections and no session flags; ask for one or for \
+                 many connections without flags",
             ),
             Self::NoSet { key } => write!(
                 f,

@@ -10,6 +10,7 @@ mod elem;
 mod entry;
 mod error;
 mod link;
+mod lockout;
 mod overlap;
 mod plan;
 mod script;
@@ -27,7 +28,7 @@ pub use error::FirewallError;
 pub use sets::{AdminSets, SetName, SetNames};
 pub use table::{Owner, Ownership, Table, TableOptions};
 
-pub use crate::grant::Uses;
+pub use crate::grant::{Session, Uses};
 use crate::text::PortRange;
 
 /// What the daemon asks of the kernel.
@@ -49,6 +50,12 @@ pub trait Firewall {
     /// # Errors
     /// [`FirewallError`] when the kernel does not list them.
     fn guards(&mut self) -> Result<Vec<LiveGuard>, FirewallError>;
+
+    /// The addresses that are or will be locked out, as the kernel has them.
+    ///
+    /// # Errors
+    /// [`FirewallError`] when the kernel does not list them.
+    fn lockouts(&mut self) -> Result<Vec<LockOut>, FirewallError>;
 }
 
 /// A grant: `address` may reach `ports` for `lifetime` from now on.
@@ -60,6 +67,8 @@ pub struct Door {
     pub ports: PortRange,
     /// How often.
     pub uses: Uses,
+    /// What holds for the connections: one at a time, and cut at the end. The other flags mean nothing here.
+    pub session: Session,
     /// For how long: 1 ms to 366 days, in whole milliseconds.
     pub lifetime: Duration,
     /// For whom: shown by `nft` as the element's comment.
@@ -105,6 +114,23 @@ pub enum Change {
     Guard(Guarded),
     /// Ends a guard; names exactly the ports it was made with.
     Unguard(PortRange),
+    /// Refuses an address from later on, whatever is open for it then; replaces an earlier such change.
+    LockOut(LockOut),
+    /// Takes that back, for an address of which it holds.
+    Readmit(IpAddr),
+}
+
+/// An address that is refused for a while, with a time of grace before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockOut {
+    /// Who is refused.
+    pub address: IpAddr,
+    /// When it begins, from now on; zero is at once.
+    pub after: Duration,
+    /// When it ends, from now on.
+    pub until: Duration,
+    /// On whose account.
+    pub note: Note,
 }
 
 /// A grant in force.

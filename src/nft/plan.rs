@@ -8,9 +8,10 @@ use nftnl::MsgType;
 use super::elem::{Message, Object};
 use super::entry::{Entry, Family, Kind, LONGEST, Shape, guard_attributes};
 use super::error::FirewallError;
+use super::lockout::{self, LockSet};
 use super::overlap::{Splice, Stretch, without};
 use super::wire::Attributes;
-use super::{Change, Door, Guarded, LiveGuard, Uses};
+use super::{Change, Door, Guarded, LiveGuard, LockOut, Note, Session, Uses};
 use crate::text::PortRange;
 
 /// One step of a batch.
@@ -24,6 +25,10 @@ pub(super) enum Edit {
     Guard(Guarded),
     /// Makes sure that exactly these ports are no element of `guarded`.
     Unguard(Guarded),
+    /// Locks an address out that was not locked out.
+    LockOut(LockOut),
+    /// Makes sure that an address is not.
+    Readmit(LockOut),
 }
 
 /// What the sets hold, as far as a plan has to know.
@@ -35,15 +40,19 @@ pub(super) struct Live {
 
 /// Which parts of [`Live`] a plan for these changes reads.
 pub(super) struct Needs {
-    pub(super) doors: bool,
+    pub(super) doors: Vec<Kind>,
     pub(super) guards: bool,
 }
 
-/// Families in which single ports, too, go to an interval set.
+/// How the sets differ from our own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Layout {
+    /// Single IPv4 ports, too, go to an interval set.
     pub(super) v4_interval: bool,
+    /// The same for IPv6.
     pub(super) v6_interval: bool,
+    /// A key may say less than the grant, so that only a look tells what an element is for.
+    pub(super) foreign: bool,
 }
 
 impl Layout {
@@ -59,15 +68,31 @@ impl Layout {
     }
 }
 
-/// Says what has to be known first. Opening a single port, the common case, needs no look at the sets.
+/// Says what has to be known first. Opening a single port, the common case, needs no look at the sets, and ending it
+/// none at those where most grants are.
 pub(super) fn needs(changes: &[Change], layout: Layout) -> Needs {
-    let doors = |change: &Change| match change {
-        Change::Open(door) => layout.kind(door).is_interval() || layout.is_interval(door.address),
-        Change::Shut { .. } => true,
-        Change::Guard(_) | Change::Unguard(_) => false,
+    let of_change = |change: &Change| -> Vec<Kind> {
+        match change {
+            Change::Open(door) => of_door(door, layout),
+            Change::Shut { ports, .. } if ports.is_single() && !layout.foreign => {
+                vec![Kind::Ranges, Kind::Counted, Kind::Ends, Kind::Solo]
+            }
+            Change::Shut { .. } => Kind::ALL.to_vec(),
+            _ => Vec::new(),
+        }
     };
+    let mut doors: Vec<Kind> = changes.iter().flat_map(of_change).collect();
+    doors.sort_unstable();
+    doors.dedup();
     let guards = |change: &Change| matches!(change, Change::Guard(_) | Change::Unguard(_));
-    Needs { doors: changes.iter().any(doors), guards: changes.iter().any(guards) }
+    Needs { doors, guards: changes.iter().any(guards) }
+}
+
+fn of_door(door: &Door, layout: Layout) -> Vec<Kind> {
+    let interval = layout.kind(door).is_interval() || layout.is_interval(door.address);
+    let main = if interval { vec![Kind::Ranges, Kind::Counted] } else { Vec::new() };
+    let beside = [(door.session.ends, Kind::Ends), (door.session.alone, Kind::Solo)];
+    main.into_iter().chain(beside.into_iter().filter(|(is_so, _)| *is_so).map(|(_, kind)| kind)).collect()
 }
 
 /// Works the changes off in order; `live` is brought along, so that later ones see what earlier ones did.
@@ -80,9 +105,27 @@ pub(super) fn plan(changes: &[Change], live: &mut Live, layout: Layout) -> Resul
                     return Err(FirewallError::Lifetime);
                 }
                 let entry = Entry { kind: layout.kind(door), ..Entry::of(door) };
+                for (_, kind) in [(door.session.ends, Kind::Ends), (door.session.alone, Kind::Solo)]
+                    .iter()
+                    .filter(|(is_so, _)| *is_so)
+                {
+                    widen(entry.beside(*kind), &mut live.doors, &mut edits);
+                }
                 open(entry, &mut live.doors, &mut edits);
             }
-            Change::Shut { address, ports } => shut(*address, *ports, &mut live.doors, &mut edits),
+            Change::Shut { address, ports } => shut(*address, *ports, layout, &mut live.doors, &mut edits),
+            Change::LockOut(lock) => {
+                if !is_lifetime(lock.until) {
+                    return Err(FirewallError::Lifetime);
+                }
+                edits.extend([Edit::Readmit(lock.clone()), Edit::LockOut(lock.clone())]);
+            }
+            Change::Readmit(address) => edits.push(Edit::Readmit(LockOut {
+                address: *address,
+                after: Duration::from_secs(1),
+                until: Duration::from_secs(1),
+                note: Note::default(),
+            })),
             Change::Guard(guard) => add_guard(guard, &mut live.guards, &mut edits)?,
             Change::Unguard(ports) => remove_guard(*ports, &mut live.guards, &mut edits)?,
         }
@@ -105,31 +148,50 @@ fn open(entry: Entry, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
             if entry.ports.is_single() {
                 remove(Entry { kind: Kind::Once, ..entry.clone() }, live, edits);
             }
-            let covered =
-                |e: &&Entry| e.kind == Kind::OnceRanges && same(e) && entry.ports.contains(&e.ports);
+            let covered = |e: &&Entry| e.kind == Kind::Counted && same(e) && entry.ports.contains(&e.ports);
             let covered: Vec<_> = live.iter().filter(covered).cloned().collect();
             covered.into_iter().for_each(|old| remove(old, live, edits));
-            let new = Stretch { ports: entry.ports, left: left(&entry), origin: entry.clone() };
-            return splice(Splice::granting(&stretches(live, entry.address), new), live, edits);
+            return widen(entry, live, edits);
         }
-        Kind::OnceRanges => {
-            splice(Splice::cutting(&stretches(live, entry.address), entry.ports), live, edits);
+        Kind::Counted => {
+            if entry.ports.is_single() {
+                for kind in [Kind::Grants, Kind::Once] {
+                    remove(Entry { kind, ..entry.clone() }, live, edits);
+                }
+            }
+            splice(Splice::cutting(&stretches(Kind::Ranges, live, entry.address), entry.ports), live, edits);
             let overlaps = |e: &&Entry| {
-                e.kind == Kind::OnceRanges && same(e) && e.ports.intersection(&entry.ports).is_some()
+                e.kind == Kind::Counted && same(e) && e.ports.intersection(&entry.ports).is_some()
             };
             let overlapping: Vec<_> = live.iter().filter(overlaps).cloned().collect();
             overlapping.into_iter().for_each(|old| remove(old, live, edits));
         }
+        Kind::Ends | Kind::Solo => return widen(entry, live, edits),
     }
     add(entry, live, edits);
 }
 
-fn shut(address: IpAddr, ports: PortRange, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
-    splice(Splice::cutting(&stretches(live, address), ports), live, edits);
-    // What is left of a range for one connection would be two such ranges: it goes as a whole.
-    let hit =
-        |e: &&Entry| e.kind != Kind::Ranges && e.address == address && e.ports.intersection(&ports).is_some();
-    let hit: Vec<_> = live.iter().filter(hit).cloned().collect();
+/// Adds ports to an interval set, where they may overlap others: each port keeps the later deadline.
+fn widen(entry: Entry, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
+    let new = Stretch { ports: entry.ports, left: left(&entry), origin: entry.clone() };
+    splice(Splice::granting(&stretches(entry.kind, live, entry.address), new), live, edits);
+}
+
+fn shut(address: IpAddr, ports: PortRange, layout: Layout, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
+    for kind in [Kind::Ranges, Kind::Ends, Kind::Solo] {
+        splice(Splice::cutting(&stretches(kind, live, address), ports), live, edits);
+    }
+    // What is left of a range for a number of connections would be two such ranges: it goes as a whole.
+    let whole = |kind| matches!(kind, Kind::Grants | Kind::Once | Kind::Counted);
+    let hit = |e: &&Entry| whole(e.kind) && e.address == address && e.ports.intersection(&ports).is_some();
+    let mut hit: Vec<_> = live.iter().filter(hit).cloned().collect();
+    if ports.is_single() && !layout.foreign {
+        hit.retain(|entry| entry.kind == Kind::Counted);
+        let lifetime = Duration::from_secs(1);
+        let (uses, session, note) = (Uses::Many, Session::default(), Note::default());
+        let any = Entry::of(&Door { address, ports, uses, session, lifetime, note });
+        hit.extend([Kind::Grants, Kind::Once].map(|kind| Entry { kind, ..any.clone() }));
+    }
     hit.into_iter().for_each(|old| remove(old, live, edits));
 }
 
@@ -152,8 +214,8 @@ fn splice(splice: Splice<Entry>, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
     }
 }
 
-fn stretches(live: &[Entry], address: IpAddr) -> Vec<Stretch<Entry>> {
-    let ranges = live.iter().filter(|entry| entry.kind == Kind::Ranges && entry.address == address);
+fn stretches(kind: Kind, live: &[Entry], address: IpAddr) -> Vec<Stretch<Entry>> {
+    let ranges = live.iter().filter(|entry| entry.kind == kind && entry.address == address);
     ranges.map(|e| Stretch { ports: e.ports, left: left(e), origin: e.clone() }).collect()
 }
 
@@ -267,6 +329,7 @@ pub(super) struct Written {
 pub(super) fn write(
     edits: &[Edit],
     guards: Option<&Slot>,
+    locks: Option<fn(LockSet, Family) -> Slot>,
     slot: impl Fn(Kind, Family) -> Option<Slot>,
 ) -> Written {
     let mut written = Written::default();
@@ -280,8 +343,8 @@ pub(super) fn write(
     };
     for edit in edits {
         let kinds: &[MsgType] = match edit {
-            Edit::Add(_) | Edit::Guard(_) => &[MsgType::Add],
-            Edit::Remove(_) | Edit::Unguard(_) => &[MsgType::Add, MsgType::Del],
+            Edit::Add(_) | Edit::Guard(_) | Edit::LockOut(_) => &[MsgType::Add],
+            Edit::Remove(_) | Edit::Unguard(_) | Edit::Readmit(_) => &[MsgType::Add, MsgType::Del],
         };
         match edit {
             Edit::Add(entry) | Edit::Remove(entry) => {
@@ -294,6 +357,15 @@ pub(super) fn write(
                     put(slot, guard_attributes(guard), kinds);
                 }
             }
+            Edit::LockOut(lock) | Edit::Readmit(lock) => {
+                for set in LockSet::BOTH {
+                    let lifetime =
+                        if kinds.len() == 1 { set.lifetime(lock) } else { Some(Duration::from_secs(1)) };
+                    if let (Some(slot), Some(lifetime)) = (locks, lifetime) {
+                        put(&slot(set, Family::of(lock.address)), lockout::attributes(lock, lifetime), kinds);
+                    }
+                }
+            }
         }
     }
     written
@@ -304,8 +376,8 @@ pub(super) fn set_key(uses: Uses, address: IpAddr) -> &'static str {
     match (uses, Family::of(address)) {
         (Uses::Many, Family::V4) => "timed_v4",
         (Uses::Many, Family::V6) => "timed_v6",
-        (Uses::Once, Family::V4) => "once_v4",
-        (Uses::Once, Family::V6) => "once_v6",
+        (_, Family::V4) => "once_v4",
+        (_, Family::V6) => "once_v6",
     }
 }
 
@@ -324,6 +396,7 @@ mod tests {
             address: [192, 0, 2, 7].into(),
             ports: ports(text),
             uses,
+            session: Session::default(),
             lifetime,
             note: "laptop".parse().unwrap(),
         }
@@ -350,13 +423,13 @@ mod tests {
     fn a_range_for_one_connection_replaces_the_one_it_overlaps() {
         let open = |text| Change::Open(door(text, Uses::Once, 15));
         let doors = after(&[open("tcp/10-20"), open("tcp/15-30")]);
-        assert_eq!(doors, [(Kind::OnceRanges, "tcp/15-30".to_owned())]);
+        assert_eq!(doors, [(Kind::Counted, "tcp/15-30".to_owned())]);
     }
 
     #[test]
     fn opening_with_other_uses_replaces_the_grant() {
         for (text, once, many) in
-            [("tcp/22", Kind::Once, Kind::Grants), ("tcp/10-20", Kind::OnceRanges, Kind::Ranges)]
+            [("tcp/22", Kind::Once, Kind::Grants), ("tcp/10-20", Kind::Counted, Kind::Ranges)]
         {
             let open = |uses| Change::Open(door(text, uses, 15));
             assert_eq!(after(&[open(Uses::Once), open(Uses::Many)]), [(many, text.to_owned())]);
@@ -377,7 +450,7 @@ mod tests {
     #[test]
     fn opening_one_port_needs_no_look_at_the_sets() {
         let needs = needs(&[Change::Open(door("tcp/22", Uses::Once, 15))], Layout::default());
-        assert!(!needs.doors && !needs.guards);
+        assert!(needs.doors.is_empty() && !needs.guards);
     }
 
     #[test]

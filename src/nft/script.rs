@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
-use super::Guarded;
 use super::entry::{Entry, Family, Kind, chain};
 use super::error::FirewallError;
+use super::lockout::LockSet;
 use super::plan::Edit;
 use super::table::{NAME, TableOptions, set_name};
+use super::{Guarded, LockOut};
 use crate::text::PortRange;
 
 /// The file, as shipped.
@@ -46,6 +48,11 @@ pub(super) fn script(base: Base, options: &TableOptions, edits: &[Edit]) -> Resu
         for (kind, family) in Kind::ALL.into_iter().flat_map(|kind| Family::BOTH.map(|family| (kind, family)))
         {
             let _ = writeln!(text, "flush set inet {NAME} {}", set_name(kind, family));
+        }
+        for (set, family) in
+            LockSet::BOTH.into_iter().flat_map(|set| Family::BOTH.map(|family| (set, family)))
+        {
+            let _ = writeln!(text, "flush set inet {NAME} {}", set.name(family));
         }
     }
     trusted(&mut text, options)?;
@@ -99,18 +106,41 @@ fn line(text: &mut String, edit: &Edit) {
             guard_line(text, "add", guard);
             guard_line(text, "delete", guard);
         }
+        Edit::LockOut(lock) => {
+            for set in LockSet::BOTH {
+                if let Some(lifetime) = set.lifetime(lock) {
+                    lock_line(text, set, lock, lifetime);
+                }
+            }
+        }
+        // Only sets that were just made or flushed are filled this way: there is nobody to readmit.
+        Edit::Readmit(_) => {}
     }
 }
 
 fn element(text: &mut String, verb: &str, entry: &Entry) {
     let set = set_name(entry.kind, Family::of(entry.address));
     let _ = write!(text, "{verb} element inet {NAME} {set} {{ {} . {}", entry.address, ports(entry.ports));
+    if entry.kind == Kind::Counted {
+        let count = entry.uses.count().unwrap_or(1);
+        let _ = write!(text, " limit rate 1/week burst {count} packets counter packets 0 bytes 0");
+    }
     if let Some(timeout) = entry.timeout {
         let left = entry.left.unwrap_or(timeout).min(timeout).as_millis().max(1);
         let _ = write!(text, " timeout {}ms expires {left}ms", timeout.as_millis());
     }
     if !entry.note.as_str().is_empty() {
         let _ = write!(text, " comment \"{}\"", entry.note);
+    }
+    text.push_str(" }\n");
+}
+
+fn lock_line(text: &mut String, set: LockSet, lock: &LockOut, lifetime: Duration) {
+    let name = set.name(Family::of(lock.address));
+    let _ =
+        write!(text, "add element inet {NAME} {name} {{ {} timeout {}ms", lock.address, lifetime.as_millis());
+    if !lock.note.as_str().is_empty() {
+        let _ = write!(text, " comment \"{}\"", lock.note);
     }
     text.push_str(" }\n");
 }

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::plan::{Layout, Live, Slot, needs, plan, set_key, write};
 use super::table::{elements, explain, open};
 use super::wire::{Attributes, find_u32, kind};
-use super::{Change, Firewall, LiveDoor, LiveGuard, Uses};
+use super::{Change, Firewall, LiveDoor, LiveGuard, LockOut, Session, Uses};
 
 /// A set of the administrator's ruleset, written `family table set`: `inet filter knock4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +125,10 @@ impl AdminSets {
     }
 
     fn slot(&self, kind: Kind, family: Family) -> Option<&Slot> {
-        let [v4, v6] = match kind.uses() {
-            Uses::Many => &self.timed,
-            Uses::Once => &self.once,
+        let [v4, v6] = match kind {
+            Kind::Grants | Kind::Ranges => &self.timed,
+            Kind::Once => &self.once,
+            Kind::Counted | Kind::Ends | Kind::Solo => return None,
         };
         let slot = if family == Family::V4 { v4 } else { v6 };
         slot.as_ref().filter(|slot| slot.interval == kind.is_interval())
@@ -136,13 +137,12 @@ impl AdminSets {
     fn layout(&self) -> Layout {
         let interval = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.interval);
         let [v4, v6] = &self.timed;
-        Layout { v4_interval: interval(v4), v6_interval: interval(v6) }
+        Layout { v4_interval: interval(v4), v6_interval: interval(v6), foreign: true }
     }
 
-    fn entries(&mut self) -> Result<Vec<Entry>, FirewallError> {
+    fn entries(&mut self, kinds: &[Kind]) -> Result<Vec<Entry>, FirewallError> {
         let mut entries = Vec::new();
-        for (kind, family) in Kind::ALL.into_iter().flat_map(|kind| Family::BOTH.map(|family| (kind, family)))
-        {
+        for (kind, family) in kinds.iter().flat_map(|kind| Family::BOTH.map(|family| (*kind, family))) {
             let Some(slot) = self.slot(kind, family).cloned() else { continue };
             let elements = elements(&mut self.link, &slot)?;
             let parsed = elements.iter().filter_map(|e| Entry::parse(e, kind, slot.shape, family));
@@ -158,7 +158,12 @@ impl AdminSets {
             Change::Open(door) => door,
             Change::Shut { .. } => return Ok(()),
             Change::Guard(_) | Change::Unguard(_) => return Err(FirewallError::GuardsAreTheAdmins),
+            Change::LockOut(_) => return Err(FirewallError::SessionsAreTheAdmins),
+            Change::Readmit(_) => return Ok(()),
         };
+        if door.session != Session::default() || matches!(door.uses, Uses::Few(_)) {
+            return Err(FirewallError::SessionsAreTheAdmins);
+        }
         let family = Family::of(door.address);
         let kind = Kind::of(door.uses, door.ports);
         let single = if door.uses == Uses::Once { Kind::Once } else { Kind::Grants };
@@ -170,7 +175,7 @@ impl AdminSets {
                 set: name_of(slot),
                 why: match door.uses {
                     Uses::Many => format!("has no flag interval and cannot hold the range {}", door.ports),
-                    Uses::Once => format!(
+                    _ => format!(
                         "is for single connections and cannot hold the range {}: name single ports, \
                          or allow many connections with a set for ranges",
                         door.ports
@@ -186,15 +191,19 @@ impl Firewall for AdminSets {
     fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         changes.iter().try_for_each(|change| self.admit(change))?;
         let layout = self.layout();
-        let doors = if needs(changes, layout).doors { self.entries()? } else { Vec::new() };
+        let doors = self.entries(&needs(changes, layout).doors)?;
         let mut live = Live { doors, guards: Vec::new() };
         let edits = plan(changes, &mut live, layout)?;
-        let written = write(&edits, None, |kind, family| self.slot(kind, family).cloned());
+        let written = write(&edits, None, None, |kind, family| self.slot(kind, family).cloned());
         self.link.batch(&written.messages).map_err(|refused| explain(refused, &written.sets))
     }
 
     fn doors(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
-        Ok(self.entries()?.iter().map(Entry::live_door).collect())
+        Ok(self.entries(&Kind::ALL)?.iter().map(|entry| entry.live_door(&[])).collect())
+    }
+
+    fn lockouts(&mut self) -> Result<Vec<LockOut>, FirewallError> {
+        Ok(Vec::new())
     }
 
     fn guards(&mut self) -> Result<Vec<LiveGuard>, FirewallError> {

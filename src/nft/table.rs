@@ -16,11 +16,12 @@ use super::elem::{Message, Object};
 use super::entry::{Entry, Family, Kind, Shape, is_interval_end, parse_guard};
 use super::error::FirewallError;
 use super::link::{Link, Refused};
+use super::lockout::{self, LockSet};
 use super::plan::{Edit, Layout, Live, Slot, is_lifetime, needs, plan, reconcile, write};
 use super::script::{Base, RULESET, load, script};
 use super::snapshot::{Header, Snapshot, Watch};
 use super::wire::{Attributes, attributes, find, kind};
-use super::{Change, Door, Firewall, Guarded, LiveDoor, LiveGuard};
+use super::{Change, Door, Firewall, Guarded, LiveDoor, LiveGuard, LockOut};
 use crate::text::Network;
 
 /// The table's name.
@@ -128,14 +129,19 @@ impl Table {
         Ok(now.is_some() && now == self.loaded && owned == (self.ownership == Ownership::Owned))
     }
 
-    /// Loads everything again, whatever is left of the table: ruleset, guards and grants in one transaction.
+    /// Loads everything again, whatever is left of the table: ruleset, guards, grants and lock-outs in one transaction.
     /// A lifetime is what remains of it; doors and guards without one left, and doors that never end, which
     /// nobody here has opened, are left out.
     ///
     /// # Errors
     /// [`FirewallError`] says what to do; what was left of the table is as it was, but owned by nobody.
-    pub fn rebuild(&mut self, doors: &[Door], guards: &[Guarded]) -> Result<(), FirewallError> {
-        let edits = everything(doors, guards)?;
+    pub fn rebuild(
+        &mut self,
+        doors: &[Door],
+        guards: &[Guarded],
+        lockouts: &[LockOut],
+    ) -> Result<(), FirewallError> {
+        let edits = everything(doors, guards, lockouts)?;
         // An owned table is closed to nft; a new socket owns nothing.
         self.link = open(0)?;
         self.ownership = Ownership::Watched;
@@ -243,10 +249,11 @@ impl Table {
         let expiring = live.iter().filter(|live| live.guard.lifetime.is_some()).filter(apart);
         all.extend(expiring.map(|live| live.guard.clone()));
         // Another version's table may lack a set; the grants in the others live on all the same.
-        let entries = self.entries(or_none)?;
-        let unspent = entries.iter().filter(|entry| !entry.is_spent());
-        let doors: Vec<_> = unspent.map(|entry| entry.live_door().door).collect();
-        load(&script(Base::Replaced, &self.options, &everything(&doors, &all)?)?).map_err(|_| refused)
+        let entries = self.entries(&Kind::ALL, or_none)?;
+        let doors: Vec<_> = live_doors(&entries).into_iter().map(|live| live.door).collect();
+        let lockouts = self.locked(or_none)?;
+        let everything = everything(&doors, &all, &lockouts)?;
+        load(&script(Base::Replaced, &self.options, &everything)?).map_err(|_| refused)
     }
 
     /// After loading: takes ownership, and takes down what the table is made of.
@@ -269,32 +276,52 @@ impl Table {
     }
 
     /// All grants; `absent` decides what a missing set means.
-    fn entries(&mut self, absent: Absent) -> Result<Vec<Entry>, FirewallError> {
+    fn entries(&mut self, kinds: &[Kind], absent: Absent) -> Result<Vec<Entry>, FirewallError> {
         let mut entries = Vec::new();
-        for (kind, family) in Kind::ALL.into_iter().flat_map(|kind| Family::BOTH.map(|family| (kind, family)))
-        {
+        for (kind, family) in kinds.iter().flat_map(|kind| Family::BOTH.map(|family| (*kind, family))) {
             let slot = slot(kind, family);
             let elements = elements(&mut self.link, &slot).or_else(absent)?;
             entries.extend(elements.iter().filter_map(|e| Entry::parse(e, kind, slot.shape, family)));
         }
         Ok(entries)
     }
+
+    fn locked(&mut self, absent: Absent) -> Result<Vec<LockOut>, FirewallError> {
+        let mut locked = Vec::new();
+        for family in Family::BOTH {
+            let mut listed = |set| elements(&mut self.link, &lock_slot(set, family)).or_else(absent);
+            let (until, after) = (listed(LockSet::Lockout)?, listed(LockSet::Spared)?);
+            locked.extend(lockout::read(&until, &after, family));
+        }
+        Ok(locked)
+    }
+}
+
+/// The grants among the entries, but those that are used up.
+fn live_doors(entries: &[Entry]) -> Vec<LiveDoor> {
+    let (admitting, beside): (Vec<_>, Vec<_>) =
+        entries.iter().cloned().partition(|entry| entry.kind.admits());
+    admitting.iter().filter(|entry| !entry.is_spent()).map(|entry| entry.live_door(&beside)).collect()
 }
 
 impl Firewall for Table {
     fn apply(&mut self, changes: &[Change]) -> Result<(), FirewallError> {
         let needs = needs(changes, Layout::default());
-        let doors = if needs.doors { self.entries(Err)? } else { Vec::new() };
+        let doors = self.entries(&needs.doors, Err)?;
         let guards = if needs.guards { self.guards()? } else { Vec::new() };
         let mut live = Live { doors, guards: guards.into_iter().map(|live| live.guard).collect() };
         let edits = plan(changes, &mut live, Layout::default())?;
-        let written = write(&edits, Some(&guard_slot()), |kind, family| Some(slot(kind, family)));
+        let written =
+            write(&edits, Some(&guard_slot()), Some(lock_slot), |kind, family| Some(slot(kind, family)));
         self.link.batch(&written.messages).map_err(|refused| explain(refused, &written.sets))
     }
 
     fn doors(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
-        let entries = self.entries(Err)?;
-        Ok(entries.iter().filter(|entry| !entry.is_spent()).map(Entry::live_door).collect())
+        Ok(live_doors(&self.entries(&Kind::ALL, Err)?))
+    }
+
+    fn lockouts(&mut self) -> Result<Vec<LockOut>, FirewallError> {
+        self.locked(Err)
     }
 
     fn guards(&mut self) -> Result<Vec<LiveGuard>, FirewallError> {
@@ -337,8 +364,12 @@ pub(super) fn set_name(kind: Kind, family: Family) -> &'static str {
         (Kind::Once, Family::V6) => "once_v6",
         (Kind::Ranges, Family::V4) => "ranges_v4",
         (Kind::Ranges, Family::V6) => "ranges_v6",
-        (Kind::OnceRanges, Family::V4) => "once_ranges_v4",
-        (Kind::OnceRanges, Family::V6) => "once_ranges_v6",
+        (Kind::Counted, Family::V4) => "counted_v4",
+        (Kind::Counted, Family::V6) => "counted_v6",
+        (Kind::Ends, Family::V4) => "ends_v4",
+        (Kind::Ends, Family::V6) => "ends_v6",
+        (Kind::Solo, Family::V4) => "solo_v4",
+        (Kind::Solo, Family::V6) => "solo_v6",
     }
 }
 
@@ -352,13 +383,18 @@ fn slot(kind: Kind, family: Family) -> Slot {
     Slot { family: FAMILY, table: NAME.to_owned(), set, shape: Shape::Full, interval: kind.is_interval() }
 }
 
+fn lock_slot(set: LockSet, family: Family) -> Slot {
+    let set = set.name(family).to_owned();
+    Slot { family: FAMILY, table: NAME.to_owned(), set, shape: Shape::Address, interval: false }
+}
+
 fn guard_slot() -> Slot {
     let (table, set) = (NAME.to_owned(), "guarded".to_owned());
     Slot { family: FAMILY, table, set, shape: Shape::Full, interval: true }
 }
 
 /// The edits that fill empty sets.
-fn everything(doors: &[Door], guards: &[Guarded]) -> Result<Vec<Edit>, FirewallError> {
+fn everything(doors: &[Door], guards: &[Guarded], lockouts: &[LockOut]) -> Result<Vec<Edit>, FirewallError> {
     let guards: Vec<_> =
         guards.iter().filter(|guard| guard.lifetime.is_none_or(is_lifetime)).cloned().collect();
     let mut edits = reconcile(&[], &guards)?;
@@ -366,6 +402,7 @@ fn everything(doors: &[Door], guards: &[Guarded]) -> Result<Vec<Edit>, FirewallE
         doors.iter().filter(|door| is_lifetime(door.lifetime)).cloned().map(Change::Open).collect();
     // Planned like any other opening, so that doors which overlap do not make the kernel refuse them all.
     edits.extend(plan(&changes, &mut Live::default(), Layout::default())?);
+    edits.extend(lockouts.iter().filter(|lock| is_lifetime(lock.until)).cloned().map(Edit::LockOut));
     Ok(edits)
 }
 

@@ -68,6 +68,11 @@ impl Attributes {
         self.bytes(name | NLA_F_NESTED, &inner.0)
     }
 
+    /// The same with a list that is written down already.
+    pub(super) fn nested(self, name: u16, inner: &[u8]) -> Self {
+        self.nest(name, Self(inner.to_vec()))
+    }
+
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }

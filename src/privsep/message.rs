@@ -144,7 +144,7 @@ pub enum Order {
 pub enum Verdict {
     /// It is in the kernel.
     Done,
-    /// As many grants are live as the configuration allows.
+    /// As many grants are live as the configuration allows, or the client or its address is barred.
     Full,
     /// The firewall did not take it.
     Failed,

@@ -10,7 +10,7 @@ use crate::config::{
     Freshness, Report, Services, Syntax, Table, freshness, key_hint, limits, merged, parse, value,
 };
 use crate::crypto::{Psk, PublicKey, Secret};
-use crate::grant::Uses;
+use crate::grant::{Session, SessionFlag, Uses};
 use crate::knock::{ClientId, ServiceTag, service_tag};
 use crate::text::{Network, PortError, PortRange, ProfileName, ServiceName, Span};
 
@@ -45,6 +45,10 @@ pub struct Profile {
     pub max_duration: Span,
     /// How many connections a grant is for.
     pub connections: Uses,
+    /// What holds for every grant besides.
+    pub session: Session,
+    /// How long an address is locked out after a grant that asks for it.
+    pub lockout: Span,
     /// The addresses besides the packet's own source that the client may open ports for.
     pub other_addresses: Vec<Network>,
     /// Live grants that this profile may have.
@@ -173,7 +177,9 @@ pub(crate) fn read(
         services,
         duration,
         max_duration,
-        connections: table.choice("connections", CONNECTIONS).map(value).unwrap_or_default(),
+        connections: connections(&table),
+        session: session(&table),
+        lockout: table.span("lockout", limits::LOCKOUT).map_or(DEFAULT_LOCKOUT, value),
         other_addresses: other_addresses(&table),
         max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
         enabled: table.boolean("enabled").is_none_or(value),
@@ -209,7 +215,9 @@ pub(crate) fn read_rules(name: ProfileName, table: &Table<'_>, server: Server<'_
         services,
         duration,
         max_duration,
-        connections: table.choice("connections", CONNECTIONS).map(value).unwrap_or_default(),
+        connections: connections(table),
+        session: session(table),
+        lockout: table.span("lockout", limits::LOCKOUT).map_or(DEFAULT_LOCKOUT, value),
         other_addresses: other_addresses(table),
         max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
         enabled: table.boolean("enabled").is_none_or(value),
@@ -323,6 +331,20 @@ fn other_addresses(table: &Table<'_>) -> Vec<Network> {
     found.into_iter().map(value).collect()
 }
 
+/// `"single"`, a number, or `"many"`.
+fn connections(table: &Table<'_>) -> Uses {
+    if table.is_number("connections") {
+        let number = table.number("connections", limits::CONNECTIONS).map(value);
+        return number.and_then(|number| Uses::number(u8::try_from(number).ok()?)).unwrap_or_default();
+    }
+    table.parsed("connections", "use \"single\", \"many\", or a number").map(value).unwrap_or_default()
+}
+
+fn session(table: &Table<'_>) -> Session {
+    let flags = table.list::<SessionFlag>("session", "\"end-with-grant\"");
+    flags.into_iter().fold(Session::default(), |session, flag| session.and(flag.value.0))
+}
+
 pub(crate) fn methods(table: &Table<'_>) -> Vec<Method> {
     if !table.has("methods") {
         return vec![Method::Spa];
@@ -340,10 +362,11 @@ pub(crate) fn methods(table: &Table<'_>) -> Vec<Method> {
 pub const DEFAULT_DURATION: Span = Span::from_secs(15);
 /// What a client gets at most when its profile does not say.
 pub const DEFAULT_MAX: Span = Span::from_secs(3_600);
+/// How long an address is locked out when its profile does not say.
+pub const DEFAULT_LOCKOUT: Span = Span::from_secs(600);
 /// Live grants of a profile that does not say.
 pub const DEFAULT_GRANTS: u32 = 16;
 
-const CONNECTIONS: &[(&str, Uses)] = &[("single", Uses::Once), ("many", Uses::Many)];
 const KEYS: &[&str] = &[
     "public_key",
     "psk",
@@ -351,6 +374,8 @@ const KEYS: &[&str] = &[
     "duration",
     "max_duration",
     "connections",
+    "session",
+    "lockout",
     "other_addresses",
     "max_grants",
     "enabled",

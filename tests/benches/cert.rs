@@ -18,6 +18,7 @@ use knockd_rs::client::cert::Identity;
 use knockd_rs::clock;
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::cert::{Table, Trust, seal};
 use knockd_rs::knock::spa::{ClientKeys, QUANTUM};
 use knockd_rs::knock::{Ask, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
@@ -95,8 +96,14 @@ fn server() -> KeyPair {
 }
 
 fn packet(certificate: &[u8], identity: &Identity, start: Timestamp, place: u64) -> Vec<u8> {
-    let ask =
-        Ask { op: Op::Open, target: Target::Source, single: true, duration: None, ports: Wanted::Defaults };
+    let ask = Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: Some(Uses::Once),
+        session: Session::default(),
+        duration: None,
+        ports: Wanted::Defaults,
+    };
     let counter = start.saturating_add(Duration::from_nanos(place * QUANTUM));
     let mut ephemeral = [6; 32];
     ephemeral.iter_mut().zip(place.to_be_bytes()).for_each(|(byte, own)| *byte = own);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment, Syn};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::sequence::{ClientKeys, Ground, SealError, Sequence, compose};
 use knockd_rs::knock::spa::ClientIdentity;
 use knockd_rs::knock::{Ask, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
@@ -112,7 +113,13 @@ fn identity(number: u16) -> ClientIdentity {
 }
 
 fn sequence(client: &ClientIdentity, place: u64) -> Result<Sequence, SealError> {
-    let ask =
-        Ask { op: Op::Open, target: Target::Source, single: true, duration: None, ports: Wanted::Defaults };
+    let ask = Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: Some(Uses::Once),
+        session: Session::default(),
+        duration: None,
+        ports: Wanted::Defaults,
+    };
     compose(&ask, NOON.saturating_add(Duration::from_secs(place)), client, &Ground::default(), 1)
 }

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use knockd_rs::nft::{Change, Closed, Door, Firewall, Guarded, Note, Table, TableOptions, Uses};
+use knockd_rs::nft::{Change, Closed, Door, Firewall, Guarded, Note, Session, Table, TableOptions, Uses};
 use knockd_rs::text::PortRange;
 
 use measure::Samples;
@@ -76,7 +76,14 @@ fn address(place: u32) -> IpAddr {
 
 fn open(place: u32, ports: PortRange) -> Change {
     let lifetime = Duration::from_secs(3_600);
-    Change::Open(Door { address: address(place), ports, uses: Uses::Once, lifetime, note: Note::default() })
+    Change::Open(Door {
+        address: address(place),
+        ports,
+        uses: Uses::Once,
+        session: Session::default(),
+        lifetime,
+        note: Note::default(),
+    })
 }
 
 fn shut(place: u32, ports: PortRange) -> Change {

@@ -23,9 +23,10 @@ use knockd_rs::clock;
 use knockd_rs::crypto::Secret;
 use knockd_rs::enrol::load_bundle;
 use knockd_rs::frame::{self, Link};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::spa::{ClientIdentity, DEFAULT_PAYLOAD, next_counter, seal};
 use knockd_rs::knock::{Ask, Op, Target, Wanted};
-use knockd_rs::nft::{AdminSets, Change, Door, Firewall, Note, SetName, SetNames, Uses};
+use knockd_rs::nft::{AdminSets, Change, Door, Firewall, Note, SetName, SetNames};
 use knockd_rs::time::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -207,8 +208,14 @@ fn identity(bundle: &Path) -> Outcome<ClientIdentity> {
 }
 
 fn packet(identity: &ClientIdentity, last: &mut Option<Timestamp>) -> Outcome<Vec<u8>> {
-    let ask =
-        Ask { op: Op::Open, target: Target::Source, single: true, duration: None, ports: Wanted::Defaults };
+    let ask = Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: Some(Uses::Once),
+        session: Session::default(),
+        duration: None,
+        ports: Wanted::Defaults,
+    };
     let counter = next_counter(clock::wall(), *last);
     *last = Some(counter);
     let mut ephemeral = [0; 32];
@@ -289,6 +296,13 @@ fn capture_and_add(ready: &Sender<()>) -> Outcome<()> {
         let (address, uses) = (segment.source, Uses::Many);
         // Closed again before the next round.
         let lifetime = PAUSE / 2;
-        sets.apply(&[Change::Open(Door { address, ports, uses, lifetime, note: Note::default() })])?;
+        sets.apply(&[Change::Open(Door {
+            address,
+            ports,
+            uses,
+            session: Session::default(),
+            lifetime,
+            note: Note::default(),
+        })])?;
     }
 }

@@ -33,7 +33,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use daemon::{Daemon, Launch, is_gone};
 pub use packets::{Ear, Raw, Sealer, Tap};
-pub use probe::{Answer, Echo, Siege, attempt, is_ready, udp_answers};
+pub use probe::{Answer, Echo, Mirror, Siege, Talk, attempt, is_ready, udp_answers};
 
 /// The program under test.
 pub const KNOCKD: &str = env!("CARGO_BIN_EXE_knockd-rs");
@@ -252,6 +252,16 @@ impl World {
     /// address families, until it is dropped.
     pub fn listener(&self, port: u16) -> Echo {
         self.on_server(|| Echo::start(port))
+    }
+
+    /// A service on the server that sends back what it gets, until it is dropped.
+    pub fn mirror(&self, port: u16) -> Mirror {
+        self.on_server(|| Mirror::start(port))
+    }
+
+    /// The client's connection to such a service, if it gets one.
+    pub fn talk(&self, address: IpAddr, port: u16) -> Option<Talk> {
+        self.on_client(|| Talk::begin((address, port).into()))
     }
 
     /// Whether the client gets a TCP connection.

@@ -12,6 +12,7 @@ use rustix::net::{
 use knockd_rs::client::store::{Dirs, load_server};
 use knockd_rs::clock;
 use knockd_rs::crypto::Secret;
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::spa::{ClientIdentity, DEFAULT_PAYLOAD, next_counter, seal};
 use knockd_rs::knock::{Ask, Op, Target, Wanted};
 use knockd_rs::time::Timestamp;
@@ -85,7 +86,8 @@ impl Sealer {
         let ask = Ask {
             op: Op::Open,
             target: target.map_or(Target::Source, Target::Address),
-            single: true,
+            uses: Some(Uses::Once),
+            session: Session::default(),
             duration: None,
             ports: Wanted::Defaults,
         };

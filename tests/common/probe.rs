@@ -1,7 +1,7 @@
 //! Probes and services, made in the namespace of the thread that calls.
 
-use std::io::Write;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,6 +118,67 @@ impl Siege {
     pub fn end(self) -> Assault {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
+    }
+}
+
+/// A TCP service that sends back what it gets, for as long as the connection lasts.
+pub struct Mirror {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Mirror {
+    /// Starts it on a port of both families.
+    pub fn start(port: u16) -> Self {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut streams: Vec<TcpStream> = Vec::new();
+            while !theirs.load(Ordering::Relaxed) {
+                if let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true).unwrap();
+                    streams.push(stream);
+                }
+                streams.retain_mut(|stream| {
+                    let mut byte = [0];
+                    match stream.read(&mut byte) {
+                        Ok(0) => false,
+                        Ok(_) => stream.write_all(&byte).is_ok(),
+                        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A connection to a [`Mirror`].
+pub struct Talk(TcpStream);
+
+impl Talk {
+    /// Connects in the namespace of this thread; `None` when nobody answers, or refuses, within a moment.
+    pub fn begin(to: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_millis(300)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut talk = Self(stream);
+        talk.goes_on().then_some(talk)
+    }
+
+    /// Whether a byte still comes back.
+    pub fn goes_on(&mut self) -> bool {
+        self.0.write_all(b"x").is_ok() && self.0.read_exact(&mut [0]).is_ok()
     }
 }
 

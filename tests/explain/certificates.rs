@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use knockd_rs::client::cert::Identity;
 use knockd_rs::crypto::noise::nk::{Initiator, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, Secret};
+use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::cert::{PROLOGUE, seal};
 use knockd_rs::knock::{Ask, Op, Target, Wanted};
 use knockd_rs::state::numbers;
@@ -50,7 +51,14 @@ fn knock(shown: &str, signer: &str, recording: &Recording, ports: Wanted) -> Vec
     let key = fs::read(folder().join(format!("{signer}.key"))).unwrap();
     let key = keystore::read_key(&key, || Err::<_, keystore::KeyError>(keystore::KeyError::NoKey)).unwrap();
     let signer = Identity::new(&key, &[certificate(signer)]).unwrap();
-    let ask = Ask { op: Op::Open, target: Target::Source, single: true, duration: None, ports };
+    let ask = Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: Some(Uses::Once),
+        session: Session::default(),
+        duration: None,
+        ports,
+    };
     let counter = Timestamp::from_nanos(recording.nanos());
     let ephemeral = Secret::new(ephemeral(recording));
     seal(&ask, counter, &server().public(), &gate(), &certificate(shown), &signer, ephemeral).unwrap().packet

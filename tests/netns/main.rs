@@ -29,6 +29,7 @@ mod reload;
 mod replay;
 mod rules;
 mod sequence;
+mod sessions;
 mod state;
 mod syn;
 mod totp;

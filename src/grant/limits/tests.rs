@@ -16,6 +16,8 @@ fn limits() -> Limits {
         duration: Span::from_secs(15),
         max_duration: Span::from_secs(60),
         connections: Uses::Once,
+        session: Session::from_bits(0b1000),
+        lockout: Span::from_secs(600),
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         max_grants: 4,
     };
@@ -31,6 +33,7 @@ fn grant() -> Grant {
         address: ip("198.51.100.7"),
         ports: vec!["tcp/22".parse().unwrap()],
         uses: Uses::Once,
+        session: Session::from_bits(0b1010),
         lifetime: Span::from_secs(15),
     }
 }
@@ -103,7 +106,7 @@ fn a_request_outside_the_configuration_is_a_breach() {
     );
     assert_eq!(
         breached(Grant { uses: Uses::Many, ..grant() }),
-        "it asks for many connections where the profile allows one"
+        "it asks for more connections than the profile allows"
     );
     for seconds in [0, 61, u32::MAX] {
         assert_eq!(

@@ -7,16 +7,18 @@
 //! 2  1   duration x: round(2^(x/8)) seconds; 0 = as the profile says
 //! 3  2   first port                                     } protocol 3: the first 3 bytes of the service's tag,
 //! 5  1   how many further ports, the last one's distance } 0 = everything that the profile opens
-//! 6  1   session flags: zero; whatever this version does not enforce is refused
+//! 6  1   bits 7-4 connections asked for, 2..15; 0 = one with bit 0 below, else as the profile says
+//!        bits 3-0 session flags
 //! 7  1   flags: bit 0 single connection | bit 1 only if sent from the address given | others zero
 //! 8  ..  address: 0, 4 or 16 bytes
 //! ```
 
 use std::net::IpAddr;
 
+use crate::session::{Session, Uses};
 use crate::text::{PortRange, Protocol, Span};
 
-use super::super::{Ask, EntryFault, Fault, Op, ServiceTag, Target, Wanted};
+use super::super::{Ask, EntryFault, Fault, Op, ServiceTag, Target, Wanted, head};
 use super::SealError;
 
 /// The version of the payload.
@@ -26,6 +28,8 @@ const VERSION: u8 = 1;
 pub(super) const HEAD_LEN: usize = 8;
 
 const SINGLE: u8 = 1;
+/// The largest number of connections that four bits hold.
+const MOST: u8 = 15;
 const SOURCE_ONLY: u8 = 1 << 1;
 const UNKNOWN: u8 = !(SINGLE | SOURCE_ONLY);
 
@@ -34,8 +38,8 @@ const UDP: u8 = 1;
 const BOTH: u8 = 2;
 const SERVICE: u8 = 3;
 
-/// The payload that asks for `ask`; `counter` is the low byte of the counter, `session` the session flags.
-pub(super) fn encode(ask: &Ask, counter: u8, session: u8) -> Result<Vec<u8>, SealError> {
+/// The payload that asks for `ask`; `counter` is the low byte of the counter.
+pub(super) fn encode(ask: &Ask, counter: u8) -> Result<Vec<u8>, SealError> {
     let op = match ask.op {
         Op::Open => 0,
         Op::Close => 1,
@@ -55,7 +59,13 @@ pub(super) fn encode(ask: &Ask, counter: u8, session: u8) -> Result<Vec<u8>, Sea
     let (protocol, [p0, p1, further]) = ports(&ask.ports)?;
     let duration = ask.duration.map_or(Ok(0), code)?;
     let head = (VERSION << 6) | (op << 4) | (kind << 2) | protocol;
-    let flags = only | if ask.single { SINGLE } else { 0 };
+    let (single, connections) = match ask.uses {
+        Some(Uses::Once) => (SINGLE, 0),
+        Some(Uses::Few(count)) if count > MOST => return Err(SealError::Connections),
+        Some(Uses::Few(count)) => (0, count),
+        None | Some(Uses::Many) => (0, 0),
+    };
+    let (flags, session) = (only | single, connections << 4 | ask.session.bits());
     let mut payload = vec![head, counter, duration, p0, p1, further, session, flags];
     match address {
         Some(IpAddr::V4(v4)) => payload.extend(v4.octets()),
@@ -106,9 +116,7 @@ pub(super) fn decode(payload: &[u8], services: &[ServiceTag]) -> Result<Ask, Fau
         2 => Op::Renew,
         _ => return Err(Fault::Query),
     };
-    if session != 0 {
-        return Err(Fault::SessionFlags(session.into()));
-    }
+    let uses = head::uses(flags & SINGLE != 0, session >> 4).ok_or(Fault::Connections(session >> 4))?;
     let target = target((head >> 2) & 3, flags & SOURCE_ONLY != 0, address)?;
     let range = |protocol| {
         let first = u16::from_be_bytes([p0, p1]);
@@ -123,7 +131,7 @@ pub(super) fn decode(payload: &[u8], services: &[ServiceTag]) -> Result<Ask, Fau
         _ => Wanted::Service(service([p0, p1, further], services)),
     };
     let duration = (duration != 0).then(|| seconds(duration));
-    Ok(Ask { op, target, single: flags & SINGLE != 0, duration, ports })
+    Ok(Ask { op, target, uses, session: Session::from_bits(session & Session::BITS), duration, ports })
 }
 
 fn target(kind: u8, only: bool, address: &[u8]) -> Result<Target, Fault> {
@@ -188,14 +196,15 @@ mod tests {
         Ask {
             op: Op::Open,
             target: Target::Source,
-            single: true,
+            uses: Some(Uses::Once),
+            session: Session::default(),
             duration: Some(Span::from_secs(304)),
             ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
         }
     }
 
     fn payload() -> Vec<u8> {
-        encode(&ask(), 0x42, 0).unwrap()
+        encode(&ask(), 0x42).unwrap()
     }
 
     fn changed(place: usize, value: u8) -> Result<Ask, Fault> {
@@ -210,11 +219,12 @@ mod tests {
         let ask = Ask {
             op: Op::Close,
             target: Target::SourceOnly("192.0.2.7".parse().unwrap()),
-            single: false,
+            uses: Some(Uses::Few(12)),
+            session: Session::from_bits(5),
             duration: None,
             ports: Wanted::Ports(vec!["udp/60000-60010".parse().unwrap()]),
         };
-        assert_eq!(encode(&ask, 0, 5).unwrap(), [0b0101_0101, 0, 0, 0xea, 0x60, 10, 5, 2, 192, 0, 2, 7]);
+        assert_eq!(encode(&ask, 0).unwrap(), [0b0101_0101, 0, 0, 0xea, 0x60, 10, 0xc5, 2, 192, 0, 2, 7]);
     }
 
     #[test]
@@ -238,8 +248,15 @@ mod tests {
             for ports in &wanted {
                 for op in [Op::Open, Op::Close, Op::Renew] {
                     for duration in [None, Some(Span::from_secs(1)), Some(Span::from_secs(304))] {
-                        let ask = Ask { op, target, single: false, duration, ports: ports.clone() };
-                        assert_eq!(decode(&encode(&ask, 1, 0).unwrap(), &[tag]), Ok(ask));
+                        let ask = Ask {
+                            op,
+                            target,
+                            uses: None,
+                            session: Session::default(),
+                            duration,
+                            ports: ports.clone(),
+                        };
+                        assert_eq!(decode(&encode(&ask, 1).unwrap(), &[tag]), Ok(ask));
                     }
                 }
             }
@@ -251,7 +268,7 @@ mod tests {
         let seal = |change: fn(&mut Ask)| {
             let mut ask = ask();
             change(&mut ask);
-            encode(&ask, 0, 0).unwrap_err()
+            encode(&ask, 0).unwrap_err()
         };
         let many = |ask: &mut Ask| {
             ask.ports = Wanted::Ports(vec!["tcp/1".parse().unwrap(), "tcp/3".parse().unwrap()])
@@ -275,7 +292,7 @@ mod tests {
         assert_eq!(changed(0, 0b0100_0100), Err(Fault::Address { given: false }));
         assert_eq!(changed(7, 0b11), Err(Fault::Address { given: false }));
         assert_eq!(changed(7, 0x81), Err(Fault::Flags(0x80)));
-        assert_eq!(changed(6, 0b1000), Err(Fault::SessionFlags(8)));
+        assert_eq!(changed(6, 0x10), Err(Fault::Connections(1)));
         assert!(matches!(changed(4, 0), Err(Fault::Entries(EntryFault::Ports(_)))), "port 0");
         let mut long = payload();
         long.extend([192, 0, 2, 7]);

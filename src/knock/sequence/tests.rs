@@ -8,6 +8,7 @@ use super::super::{ClientId, Fault, Listener, Op, Outcome, Rates, Target, Wanted
 use super::*;
 use crate::crypto::Secret;
 use crate::frame::{Body, Segment, Syn};
+use crate::session::{Session, Uses};
 use crate::text::Span;
 use crate::time::ClockTrust;
 
@@ -41,7 +42,8 @@ fn ask() -> Ask {
     Ask {
         op: Op::Open,
         target: Target::Source,
-        single: true,
+        uses: Some(Uses::Once),
+        session: Session::default(),
         duration: Some(Span::from_secs(304)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     }
@@ -147,7 +149,8 @@ fn what_is_asked_is_what_arrives() {
     let mut world = World::new();
     for (second, target) in targets.into_iter().enumerate() {
         for (third, ports) in wanted.iter().enumerate() {
-            let ask = Ask { target, ports: ports.clone(), single: third == 0, ..ask() };
+            let ask =
+                Ask { target, ports: ports.clone(), uses: (third == 0).then_some(Uses::Few(15)), ..ask() };
             let played = sequence(&ask, (3 * second + third) as u64);
             assert_eq!(world.asks(HERE, played.ports()), [ask]);
         }
@@ -337,14 +340,15 @@ fn a_request_too_old_or_out_of_order_is_refused_with_its_reason() {
 }
 
 #[test]
-fn what_this_version_does_not_enforce_is_refused() {
+fn a_number_of_connections_that_is_none_is_refused() {
     let mut world = World::new();
-    let payload = payload::encode(&ask(), low_byte(NOON), 0b101).unwrap();
+    let mut payload = payload::encode(&ask(), low_byte(NOON)).unwrap();
+    payload[6] = 0x10;
     let played = play(payload, NOON, &client(10), &Ground::default(), 3).unwrap();
     let outcomes = world.play(HERE, played.ports());
     let client = ClientId::from(client(10).keys.public());
     assert!(
-        matches!(outcomes.as_slice(), [Outcome::Refused { client: who, fault: Fault::SessionFlags(0b101), .. }] if *who == client),
+        matches!(outcomes.as_slice(), [Outcome::Refused { client: who, fault: Fault::Connections(1), .. }] if *who == client),
         "{outcomes:?}"
     );
 }

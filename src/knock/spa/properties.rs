@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::tests::{NOON, ask, decoder, ephemeral, identity, now, packet_of, segment};
 use super::*;
 use crate::knock::{MAX_ENTRIES, Op, Outcome, ServiceTag, Target, Wanted};
+use crate::session::{Session, Uses};
 use crate::text::{PortRange, Protocol, Span};
 
 fn any_ask() -> impl Strategy<Value = Ask> {
@@ -29,12 +30,10 @@ fn any_ask() -> impl Strategy<Value = Ask> {
         vec(range, 1..=MAX_ENTRIES).prop_map(Wanted::Ports),
     ];
     let duration = option::of((1..=u32::MAX).prop_map(Span::from_secs));
-    (op, target, any::<bool>(), duration, ports).prop_map(|(op, target, single, duration, ports)| Ask {
-        op,
-        target,
-        single,
-        duration,
-        ports,
+    let uses = option::of((1..=Uses::MOST).prop_map(|count| Uses::number(count).unwrap()));
+    let session = (0..=Session::BITS).prop_map(Session::from_bits);
+    (op, target, uses, session, duration, ports).prop_map(|(op, target, uses, session, duration, ports)| {
+        Ask { op, target, uses, session, duration, ports }
     })
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::crypto::sha256;
 use crate::frame::{Body, Segment};
 use crate::knock::{EntryFault, Fault, Knock, Listener, Op, Outcome, Rates, ServiceTag, Target, Wanted};
+use crate::session::{Session, Uses};
 use crate::text::{PortError, PortRange, Span};
 use crate::time::ClockTrust;
 
@@ -67,7 +68,14 @@ pub(super) fn ephemeral(number: u64) -> Secret<32> {
 }
 
 pub(super) fn ask() -> Ask {
-    Ask { op: Op::Open, target: Target::Source, single: false, duration: None, ports: Wanted::Defaults }
+    Ask {
+        op: Op::Open,
+        target: Target::Source,
+        uses: None,
+        session: Session::default(),
+        duration: None,
+        ports: Wanted::Defaults,
+    }
 }
 
 /// The usual client's packet, made at `seconds` after noon.
@@ -125,7 +133,8 @@ fn a_knock_says_who_asks_from_where_and_for_what() {
     let asks = Ask {
         op: Op::Renew,
         target: Target::Address(address("203.0.113.9")),
-        single: true,
+        uses: Some(Uses::Once),
+        session: Session::default(),
         duration: Some(Span::from_secs(90)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap(), "udp/8000-8100".parse().unwrap()]),
     };
@@ -368,9 +377,15 @@ fn flags_that_mean_nothing_are_refused() {
 
 #[test]
 fn session_flags_are_refused_rather_than_ignored() {
-    for bit in 0..16 {
-        let [high, low] = (1u16 << bit).to_be_bytes();
-        assert_eq!(asked(&[(10, high), (11, low)]), Err(Fault::SessionFlags(1 << bit)));
+    for bit in 4..8 {
+        assert_eq!(asked(&[(11, 1 << bit)]), Err(Fault::SessionFlags(1 << bit)));
+    }
+}
+
+#[test]
+fn a_number_of_connections_stands_alone_and_is_counted() {
+    for (bit, count) in [(0, 1), (0, 251), (0x20, 2)] {
+        assert_eq!(asked(&[(1, bit), (10, count)]), Err(Fault::Connections(count)));
     }
 }
 
@@ -495,10 +510,11 @@ fn what_was_refused_in_quarantine_is_not_good_afterwards() {
 fn every_fault_says_what_to_do_and_gives_the_figures() {
     let (seconds, source) = (Duration::from_secs, address("192.0.2.7"));
     let half = Duration::from_millis(411_500);
-    let story: [(Fault, &str); 18] = [
+    let story: [(Fault, &str); 19] = [
         (Fault::Version(2), "version 2"),
         (Fault::Flags(0x40), "0x40"),
-        (Fault::SessionFlags(0x8001), "0x8001"),
+        (Fault::SessionFlags(0x80), "0x80"),
+        (Fault::Connections(1), "asks for 1 connections"),
         (Fault::Query, "`knockd-rs status`"),
         (Fault::Padding, "padding"),
         (Fault::Entries(EntryFault::Count(6)), "6 port ranges; name at most 5"),

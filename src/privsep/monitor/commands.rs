@@ -1,5 +1,7 @@
 //! What admins command at the control socket: grant, revoke, guard, unguard; and what a reload changes.
 
+use std::collections::HashSet;
+
 use super::desk::{Desk, list};
 use super::guards::{Guard, Origin};
 use super::report::plural;
@@ -41,6 +43,8 @@ impl Desk {
                             address,
                             ports,
                             uses: connections.unwrap_or(found.connections),
+                            session: found.session.of_connections(),
+                            lockout: found.lockout,
                             lifetime: duration.unwrap_or(found.duration),
                         };
                         self.grant(&opening)
@@ -49,6 +53,7 @@ impl Desk {
                 }
             }
             Command::Revoke { what } => self.revoke(&what),
+            Command::Allow { what } => self.allow(&what),
             Command::Guard { ports, closed, confirm } => self.guard(config, &ports, closed, confirm),
             Command::Unguard { ports } => self.unguard(&ports),
             Command::Status {} | Command::Reload {} => refused("not a command for the firewall"),
@@ -92,6 +97,41 @@ impl Desk {
             ),
             Err(error) => refused(error.to_string()),
         }
+    }
+
+    /// Lets clients knock again, and addresses in, that an earlier grant bars.
+    fn allow(&mut self, what: &Revoked) -> Outcome {
+        let uptime = clock::uptime();
+        let (clients, addresses) = self.sessions.concerned(what, uptime);
+        let changes: Vec<Change> = addresses.iter().map(|address| Change::Readmit(*address)).collect();
+        if let Err(error) = self.shield.firewall().apply(&changes) {
+            return refused(error.to_string());
+        }
+        let damaged = self.sessions.damaged.is_some();
+        if let Err(error) = self.sessions.allow(&clients, &addresses) {
+            return refused(format!(
+                "that cannot be written down, and would be forgotten at a restart: {error}"
+            ));
+        }
+        let again = clients.iter().map(|client| (client.as_str(), format!("{client} may knock again")));
+        let again = again
+            .chain(addresses.iter().map(|address| ("", format!("{address} is not locked out any more"))));
+        let again: Vec<(&str, String)> = again.collect();
+        let mut lines: Vec<String> = again.iter().map(|(_, line)| line.clone()).collect();
+        if lines.is_empty() {
+            let line = if damaged {
+                "the book of last knocks is written anew"
+            } else {
+                "nobody is barred there; nothing to allow"
+            };
+            lines.push(line.to_owned());
+        }
+        let event = |(client, text): &(&str, String)| {
+            let event = Event::new(LogLevel::Info, "allowed", text.clone());
+            if client.is_empty() { event } else { event.of(client, None) }
+        };
+        let events = again.iter().map(event).collect();
+        (Reply::Done(lines), events)
     }
 
     fn guard(
@@ -209,11 +249,14 @@ impl Desk {
 
     /// Ends the grants of profiles that are gone or disabled. `spared` are there and could not be read.
     pub(super) fn end_unknown(&mut self, config: &Configuration, spared: &[String]) -> Vec<Event> {
+        let names = |profiles: &mut dyn Iterator<Item = &'_ Profile>| -> HashSet<String> {
+            profiles.filter(|profile| profile.enabled).map(|profile| profile.name.to_string()).collect()
+        };
+        let profiles = names(&mut config.profiles.iter());
+        let rules = names(&mut config.certificates.rules.iter().map(|rule| &rule.profile));
         let is_known = |name: &str| {
-            let rules = config.certificates.rules.iter().map(|rule| &rule.profile);
-            let rule = rule_of(name).map(|(rule, _)| rule);
-            config.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name)
-                || rules.into_iter().any(|profile| profile.enabled && rule == Some(profile.name.as_str()))
+            profiles.contains(name)
+                || rule_of(name).is_some_and(|(rule, _)| rules.contains(rule))
                 || spared.iter().any(|spared| spared == name)
         };
         let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !is_known(&entry.profile));
@@ -271,9 +314,10 @@ fn guarded(ports: &[PortRange], confirm: Option<Span>) -> String {
 }
 
 fn revoked(entry: &Entry) -> String {
-    let Entry { address, ports, uses, .. } = entry;
-    let uses = if *uses == Uses::Once { ", one connection" } else { "" };
-    format!("{ports} for {address}{uses}; connections that are established go on")
+    let Entry { address, ports, uses, session, .. } = entry;
+    let uses = if *uses == Uses::Many { String::new() } else { format!(", {}", uses.phrase()) };
+    let then = if session.ends { "are cut" } else { "go on" };
+    format!("{ports} for {address}{uses}; connections that are established {then}")
 }
 
 /// A warning for the admin who is about to lock himself out.

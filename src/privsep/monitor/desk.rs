@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::guards::{Guard, GuardBook, Origin};
 use super::report::plural;
+use super::sessions::{Lock, Sessions};
 use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
@@ -17,7 +18,10 @@ use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex,
 use crate::log::Event;
 use crate::nft::{Change, Door, FirewallError, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
-use crate::text::PortRange;
+use crate::text::{PortRange, Span};
+
+/// How often a limit that is reached makes the monitor look which grants are used up.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long to wait before another attempt to mend the table.
 const MEND_PAUSE: Duration = Duration::from_secs(1);
@@ -38,6 +42,10 @@ pub(super) struct Desk {
     pub(super) broken: Option<(String, Duration)>,
     /// Why the guards could not be saved.
     pub(super) unsaved: Option<String>,
+    /// Who is refused on account of an earlier grant.
+    pub(super) sessions: Sessions,
+    /// When the kernel was last asked what is used up, because a limit was reached.
+    looked: Option<Duration>,
 }
 
 impl Desk {
@@ -56,6 +64,7 @@ impl Desk {
             };
             guards.note(Guard { ports: live.guard.ports, closed, origin });
         }
+        let locked = shield.firewall().lockouts()?;
         let mut desk = Self {
             shield,
             ledger: Ledger::default(),
@@ -66,6 +75,8 @@ impl Desk {
             health: Health::default(),
             broken: None,
             unsaved,
+            sessions: Sessions::open(state_dir, locked, uptime),
+            looked: None,
         };
         desk.read_kernel()?;
         Ok(desk)
@@ -80,6 +91,7 @@ impl Desk {
             address: live.door.address,
             ports: live.door.ports,
             uses: live.door.uses,
+            session: live.door.session,
             deadline: uptime.saturating_add(live.door.lifetime),
         };
         self.ledger.replace(doors.iter().map(entry).collect());
@@ -114,7 +126,7 @@ impl Desk {
         Ok(match opening.action {
             Action::Close => self.close(&opening, source),
             Action::Open => {
-                let (verdict, mut events) = self.open_doors(&opening, source);
+                let (verdict, mut events) = self.knocked(&opening, limits_insist(limits, request), source);
                 if verdict == Verdict::Done && request.from_outside {
                     events.extend(self.confirm(&opening.ports));
                 }
@@ -128,7 +140,9 @@ impl Desk {
     fn remember(&mut self, opening: &Opening) {
         if let Some(holder) = &opening.holder {
             let Self { ledger, subjects, .. } = self;
-            subjects.retain(|label, _| ledger.entries().iter().any(|entry| entry.profile == *label));
+            if subjects.len() > 2 * ledger.holders() + 16 {
+                subjects.retain(|label, _| ledger.holds(label));
+            }
             subjects.insert(opening.profile.clone(), holder.subject.clone());
         }
     }
@@ -155,12 +169,43 @@ impl Desk {
         Event::new(LogLevel::Warning, "revoked", text).of(&entry.profile, None)
     }
 
+    /// Opens what a knock asks for, unless an earlier one bars its client, and notes what is to follow the grant.
+    fn knocked(&mut self, opening: &Opening, insists: bool, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
+        let profile = &opening.profile;
+        let refused = |verdict, why: &'static str, text: String| {
+            let event = Event::new(LogLevel::Warning, "refused", text);
+            (verdict, vec![event.of(profile, source).because(why)])
+        };
+        if self.sessions.is_over(profile, insists) {
+            let text = format!(
+                "its last knock was to be the last one; `knockd-rs allow {profile}` lets it knock again"
+            );
+            return refused(Verdict::Full, "last-knock", text);
+        }
+        if opening.session.last {
+            // On the disk before the firewall is touched: a crash in between bars one knock too many, not one too few.
+            if let Err(error) = self.sessions.end(profile) {
+                let text = format!("that it is the last knock cannot be written down: {error}");
+                return refused(Verdict::Failed, "unsaved", text);
+            }
+        }
+        let (verdict, events) = self.open_doors(opening, source);
+        if opening.session.last && verdict != Verdict::Done {
+            self.sessions.resume(profile);
+        }
+        (verdict, events)
+    }
+
     /// Opens the doors of an admitted opening.
     pub(super) fn open_doors(&mut self, opening: &Opening, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
         let uptime = clock::uptime();
-        self.ledger.expire(uptime);
+        if let Some(lock) = self.sessions.lock_of(opening.address, uptime) {
+            let text = locked_out(opening.address, lock, uptime);
+            let event = Event::new(LogLevel::Warning, "refused", text);
+            return (Verdict::Full, vec![event.of(&opening.profile, source).because("locked-out")]);
+        }
         let mut planned = self.ledger.plan(opening, self.total, uptime);
-        if planned.is_err() && self.read_kernel().is_ok() {
+        if planned.is_err() && self.may_look(uptime) && self.read_kernel().is_ok() {
             planned = self.ledger.plan(opening, self.total, uptime);
         }
         let added = match planned {
@@ -170,15 +215,35 @@ impl Desk {
                 return (Verdict::Full, vec![event.of(&opening.profile, source).because(full.name())]);
             }
         };
-        let changes: Vec<Change> = added.iter().map(|entry| Change::Open(door(entry, uptime))).collect();
+        let lock = opening.session.lock_out.then(|| {
+            let end = uptime.saturating_add(opening.lifetime.duration());
+            self.sessions.following(&opening.profile, opening.address, end, opening.lockout.duration())
+        });
+        let kept = self.ledger.outlasting(&added);
+        let opened = added.iter().chain(&kept).map(|entry| Change::Open(door(entry, uptime)));
+        let locked = lock.iter().map(|lock| Change::LockOut(lock.change(opening.address, uptime)));
+        let changes: Vec<Change> = opened.chain(locked).collect();
         if let Err(error) = self.shield.firewall().apply(&changes) {
             let event = Event::new(LogLevel::Error, "failed", error.to_string());
             return (Verdict::Failed, vec![event.of(&opening.profile, source).because("firewall")]);
         }
         let known = added.is_empty();
         self.ledger.commit(added);
+        if let Some(lock) = lock {
+            self.sessions.note(opening.address, lock, uptime);
+        }
         let event = Event::new(LogLevel::Info, "granted", sentence(opening, source, known));
         (Verdict::Done, vec![event.of(&opening.profile, source)])
+    }
+
+    /// Whether the kernel may be asked what is used up: listing many grants takes a while, and a client that is at its
+    /// limit could ask for it with every knock.
+    fn may_look(&mut self, uptime: Duration) -> bool {
+        let may = self.looked.is_none_or(|at| uptime.saturating_sub(at) >= LOOK_PAUSE);
+        if may {
+            self.looked = Some(uptime);
+        }
+        may
     }
 
     /// Ends a client's own grants.
@@ -202,9 +267,13 @@ impl Desk {
         let shut = ended.iter().map(|entry| Change::Shut { address: entry.address, ports: entry.ports });
         let kept = self.ledger.shared_with(ended, uptime);
         let again = kept.iter().map(|entry| Change::Open(door(entry, uptime)));
-        let changes: Vec<Change> = shut.chain(again).collect();
+        let addresses = ended.iter().map(|entry| entry.address).collect();
+        let begun = self.sessions.begun(&addresses, uptime);
+        let locked = begun.iter().map(|(address, lock)| Change::LockOut(lock.change(*address, uptime)));
+        let changes: Vec<Change> = shut.chain(again).chain(locked).collect();
         self.shield.firewall().apply(&changes)?;
         self.ledger.forget(ended);
+        begun.into_iter().for_each(|(address, lock)| self.sessions.note(address, lock, uptime));
         Ok(())
     }
 
@@ -287,10 +356,12 @@ impl Desk {
             listed.iter().any(|live| live.door.address == entry.address && live.door.ports == entry.ports)
         };
         self.ledger.expire(uptime);
-        let lost = self.ledger.select(|entry| entry.uses == crate::grant::Uses::Once && !is_listed(entry));
+        let lost = self.ledger.select(|entry| entry.uses != crate::grant::Uses::Many && !is_listed(entry));
         self.ledger.forget(&lost);
-        let doors: Vec<Door> = self.ledger.entries().iter().map(|entry| door(entry, uptime)).collect();
-        match self.shield.rebuild(&doors, &self.guards.wanted(uptime)) {
+        let doors: Vec<Door> = self.ledger.entries().map(|entry| door(entry, uptime)).collect();
+        let locks = self.sessions.locks(uptime);
+        let locks: Vec<_> = locks.iter().map(|(address, lock)| lock.change(*address, uptime)).collect();
+        match self.shield.rebuild(&doors, &self.guards.wanted(uptime), &locks) {
             Ok(()) => {
                 self.broken = None;
                 let mut text = format!(
@@ -299,8 +370,10 @@ impl Desk {
                     plural(doors.len(), "grant")
                 );
                 if !lost.is_empty() {
-                    text +=
-                        &format!(" ({} for a single connection were not restored: knock again)", lost.len());
+                    text += &format!(
+                        " ({} for a number of connections were not restored: knock again)",
+                        lost.len()
+                    );
                 }
                 Event::new(LogLevel::Warning, "healed", text)
             }
@@ -336,6 +409,20 @@ fn clock(before: Health, now: Health) -> Option<Event> {
     }
 }
 
+/// Whether the profile makes every knock of its clients the last one.
+fn limits_insist(limits: &Limits, request: &Request) -> bool {
+    limits.profile(request.grant.profile).is_some_and(|profile| profile.rules.session.last)
+}
+
+fn locked_out(address: IpAddr, lock: &Lock, uptime: Duration) -> String {
+    let left =
+        Span::from_secs(u32::try_from(lock.until.saturating_sub(uptime).as_secs() + 1).unwrap_or(u32::MAX));
+    format!(
+        "{address} is locked out for another {left}, after a grant of {}; `knockd-rs allow {address}` ends that",
+        lock.profile
+    )
+}
+
 fn unconfirmed(guard: &Guard) -> Event {
     let text = format!(
         "the guard of {} was not confirmed in time: the port is open to everybody again",
@@ -350,6 +437,7 @@ pub(super) fn door(entry: &Entry, uptime: Duration) -> Door {
         address: entry.address,
         ports: entry.ports,
         uses: entry.uses,
+        session: entry.session,
         lifetime: entry.remaining(uptime).max(Duration::from_millis(1)),
         note: entry.profile.parse::<Note>().unwrap_or_default(),
     }
@@ -357,11 +445,12 @@ pub(super) fn door(entry: &Entry, uptime: Duration) -> Door {
 
 /// `tcp/22 for 15s, one connection`; with the address where it is not the knock's source.
 fn sentence(opening: &Opening, source: Option<IpAddr>, known: bool) -> String {
-    let Opening { address, ports, uses, lifetime, .. } = opening;
+    let Opening { address, ports, uses, session, lifetime, .. } = opening;
     let whom = if source == Some(*address) { String::new() } else { format!(" to {address}") };
     let known = if known { " (open for longer already)" } else { "" };
     let holder = opening.holder.as_ref().map(|holder| format!(", certificate of {}", holder.subject));
-    format!("{}{whom} for {lifetime}, {}{known}{}", list(ports), uses.phrase(), holder.unwrap_or_default())
+    let (uses, session, holder) = (uses.phrase(), session.phrase(), holder.unwrap_or_default());
+    format!("{}{whom} for {lifetime}, {uses}{session}{known}{holder}", list(ports))
 }
 
 pub(super) fn list(ports: &[PortRange]) -> String {

@@ -11,6 +11,7 @@ mod files;
 mod guards;
 mod links;
 mod report;
+mod sessions;
 mod shield;
 mod signals;
 pub(super) mod upkeep;

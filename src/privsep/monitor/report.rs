@@ -1,12 +1,14 @@
 //! How things stand: the answer to `status`, made when the worker's pulse has arrived or is overdue.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Monitor;
 use super::guards::{Guard, Origin};
+use super::sessions::Lock;
 use super::upkeep::PULSE_PATIENCE;
 use crate::clock;
-use crate::control::{GrantStatus, GuardStatus, ProfileStatus, Reply, Status, Ticket};
+use crate::control::{GrantStatus, GuardStatus, LockoutStatus, ProfileStatus, Reply, Status, Ticket};
 use crate::nft::LiveDoor;
 use crate::privsep::counters;
 use crate::privsep::message::Health;
@@ -74,6 +76,8 @@ impl Monitor {
             profiles: self.profiles(),
             guards: self.desk.guards.all().iter().map(|guard| guard_status(guard, uptime)).collect(),
             grants,
+            lockouts: self.desk.sessions.locks(uptime).iter().map(|lock| lockout(lock, uptime)).collect(),
+            last_knocks: self.desk.sessions.over().map(str::to_owned).collect(),
             counters: counted.filter(|(_, number)| *number > 0).collect(),
         }
     }
@@ -104,7 +108,7 @@ impl Monitor {
             troubles.extend(worker_troubles(self.desk.health).into_iter().map(str::to_owned));
         }
         troubles.extend(self.desk.broken.iter().map(|(text, _)| text.clone()));
-        troubles.extend(self.desk.unsaved.iter().cloned());
+        troubles.extend(self.desk.unsaved.iter().chain(&self.desk.sessions.damaged).cloned());
         troubles.extend(self.control.trouble());
         troubles
     }
@@ -166,6 +170,15 @@ fn guard_status(guard: &Guard, uptime: Duration) -> GuardStatus {
     }
 }
 
+fn lockout((address, lock): &(IpAddr, Lock), uptime: Duration) -> LockoutStatus {
+    LockoutStatus {
+        profile: lock.profile.clone(),
+        address: *address,
+        begins_in: lock.since.saturating_sub(uptime).as_secs_f64(),
+        ends_in: lock.until.saturating_sub(uptime).as_secs_f64(),
+    }
+}
+
 fn grant(live: &LiveDoor, subject: Option<String>) -> GrantStatus {
     GrantStatus {
         profile: live.door.note.to_string(),
@@ -173,6 +186,7 @@ fn grant(live: &LiveDoor, subject: Option<String>) -> GrantStatus {
         address: live.door.address,
         ports: live.door.ports,
         connections: live.door.uses,
+        session: live.door.session.flags(),
         expires_in: live.door.lifetime.as_secs_f64(),
         granted_for: live.granted.as_secs_f64(),
         packets: live.packets,

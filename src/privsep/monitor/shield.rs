@@ -7,8 +7,8 @@ use rustix::thread::CapabilitySet;
 
 use crate::config::{Mode, Sets, Settings};
 use crate::nft::{
-    AdminSets, Door, Firewall, FirewallError, Guarded, LiveGuard, Owner, Ownership, SetName, SetNames, Table,
-    TableOptions,
+    AdminSets, Door, Firewall, FirewallError, Guarded, LiveGuard, LockOut, Owner, Ownership, SetName,
+    SetNames, Table, TableOptions,
 };
 use crate::privsep::capabilities::with_ambient;
 
@@ -92,9 +92,14 @@ impl Shield {
         table.verify().unwrap_or(false) && table.guards().is_ok_and(|live| guarded(&live))
     }
 
-    pub(super) fn rebuild(&mut self, doors: &[Door], guards: &[Guarded]) -> Result<(), FirewallError> {
+    pub(super) fn rebuild(
+        &mut self,
+        doors: &[Door],
+        guards: &[Guarded],
+        lockouts: &[LockOut],
+    ) -> Result<(), FirewallError> {
         match self {
-            Self::Table(table) => with_nft(|| table.rebuild(doors, guards)),
+            Self::Table(table) => with_nft(|| table.rebuild(doors, guards, lockouts)),
             Self::Sets(_) => Ok(()),
         }
     }

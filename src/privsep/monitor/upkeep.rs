@@ -232,6 +232,8 @@ fn rules(profile: &Profile) -> Rules {
         duration: profile.duration,
         max_duration: profile.max_duration,
         connections: profile.connections,
+        session: profile.session,
+        lockout: profile.lockout,
         other_addresses: profile.other_addresses.clone(),
         max_grants: u16::try_from(profile.max_grants).unwrap_or(u16::MAX),
     }
