@@ -118,7 +118,7 @@ fn a_request_beyond_the_profile_ends_the_service_and_opens_nothing() {
         ),
         (Grant { ports: vec!["udp/22".parse().unwrap()], ..grant() }, "profile laptop: a port is outside"),
         (Grant { address: stranger, ..grant() }, "it is for an address that the profile does not allow"),
-        (Grant { uses: Uses::Many, ..grant() }, "it asks for many connections where the profile allows one"),
+        (Grant { uses: Uses::Many, ..grant() }, "it asks for more connections than the profile allows"),
         (Grant { lifetime: Span::from_secs(3601), ..grant() }, "it lasts longer than the profile allows"),
     ];
     std::thread::scope(|scope| {

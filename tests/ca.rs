@@ -205,10 +205,43 @@ fn what_is_revoked_is_in_the_next_list_and_numbers_only_rise() {
     assert!(verify("bob2.pem").status.success());
     let output = bench.try_ca(&["revoke", "alice"]);
     assert!(
-        said(&output).contains("no certificate that is good has the name or serial number alice"),
+        said(&output).contains("alice was revoked before; a new list that says so has been written"),
         "{}",
         said(&output)
     );
+}
+
+#[test]
+fn a_revoked_certificate_stays_on_the_list_until_one_was_made_after_its_end() {
+    let bench = Bench::new();
+    bench.ca(&["issue", "--name", "alice", "--out", "alice"]);
+    let serial = bench.list()[0]["serial"].as_str().unwrap().to_uppercase();
+    bench.ca(&["revoke", "alice"]);
+    // The certificate's end is moved to this moment: whole seconds, and lists are dated by them.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let index = fs::read_to_string(bench.path("ca/index.jsonl")).unwrap();
+    let until = bench.list()[0]["until"].as_u64().unwrap();
+    fs::write(bench.path("ca/index.jsonl"), index.replace(&until.to_string(), &(now + 1).to_string()))
+        .unwrap();
+    let is_listed = || bench.openssl("crl -in ca/crl.pem -noout -text").contains(&serial);
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    bench.ca(&["crl"]);
+    assert!(is_listed(), "the first list after its end");
+    bench.ca(&["crl"]);
+    assert!(!is_listed(), "the second");
+}
+
+#[test]
+fn a_revocation_whose_certificate_the_index_lost_stays_on_the_list() {
+    let bench = Bench::new();
+    bench.ca(&["issue", "--name", "alice", "--out", "alice"]);
+    let serial = bench.list()[0]["serial"].as_str().unwrap().to_uppercase();
+    bench.ca(&["revoke", "alice"]);
+    let index = fs::read_to_string(bench.path("ca/index.jsonl")).unwrap();
+    let without: Vec<&str> = index.lines().filter(|line| !line.contains("\"alice\"")).collect();
+    fs::write(bench.path("ca/index.jsonl"), without.join("\n") + "\n").unwrap();
+    bench.ca(&["crl"]);
+    assert!(bench.openssl("crl -in ca/crl.pem -noout -text").contains(&serial));
 }
 
 #[test]

@@ -390,6 +390,71 @@ fn an_authority_between_needs_lists_of_both() {
 }
 
 #[test]
+fn without_a_root_that_can_be_used_nobody_below_it_is_trusted() {
+    let mut office = Office::new();
+    let between = office.ca.below("Between");
+    let issued = between.issue("alice", "p256", CLIENT);
+    office.ca.revoke(&Issued { certificate: between.certificate(), key: PathBuf::new() });
+    office.lists = vec![office.ca.crl(), between.crl()];
+    office.others = vec![between.certificate()];
+    assert_eq!(office.refused(&issued).0, "ca-revoked");
+    // One byte of the root's file is another.
+    let good = fs::read_to_string(office.ca.certificate()).unwrap();
+    for damage in [good.replacen("MII", "!II", 1), good.replacen("-----END", "----END", 1)] {
+        fs::write(office.ca.certificate(), damage).unwrap();
+        assert_eq!(office.knock(&issued), Outcome::Dropped(Drop::Issuer));
+        let complaints = office.authorities().1;
+        assert!(complaints[0].contains("no certificate is accepted"), "{complaints:?}");
+    }
+}
+
+#[test]
+fn a_root_whose_signatures_cannot_be_checked_makes_what_it_certified_no_root() {
+    let mut office = Office::new();
+    // Of the same name, so that the one between is said to be its.
+    let other = Authority::named(office.dir.path(), "other", "Root");
+    let between = other.below("Between");
+    office.others = vec![between.certificate()];
+    office.lists.push(between.crl());
+    assert_eq!(office.knock(&between.issue("alice", "p256", CLIENT)), Outcome::Dropped(Drop::Issuer));
+    let complaints = office.authorities().1;
+    assert!(complaints[0].contains("that has not signed it"), "{complaints:?}");
+}
+
+#[test]
+fn two_authorities_of_one_name_are_each_judged_by_their_own_list() {
+    let mut office = Office::new();
+    let new = Authority::named(office.dir.path(), "rollover", "Root");
+    let issued = [office.ca.issue("alice", "p256", CLIENT), new.issue("bob", "p256", CLIENT)];
+    let revoked = new.issue("eve", "p256", CLIENT);
+    new.revoke(&revoked);
+    office.others = vec![new.certificate()];
+    office.lists.push(new.crl());
+    for _ in 0..10 {
+        assert!(issued.iter().all(|issued| matches!(office.knock(issued), Outcome::Knock(_))));
+        assert_eq!(office.refused(&revoked).0, "cert-revoked");
+    }
+}
+
+#[test]
+fn a_clock_that_nobody_vouches_for_is_as_late_as_a_list_at_least() {
+    let office = Office::new();
+    let past = office.ca.issue_between("past", "ed25519", CLIENT, ("20200101000000Z", "20250101000000Z"));
+    let before = Timestamp::from_secs(1_720_000_000);
+    let story = [(ClockTrust::Synchronised, "cert"), (ClockTrust::Unsynchronised, "cert-expired")];
+    for (trust, expected) in story {
+        let now = Now { wall: before, trust, ..now() };
+        let outcome = receive(&mut office.listener(), &packet(&past), now);
+        let Outcome::Refused { fault, .. } = outcome else { panic!("{outcome:?}") };
+        if trust == ClockTrust::Unsynchronised {
+            assert_eq!(fault.name(), expected);
+        } else {
+            assert_ne!(fault.name(), "cert-expired", "a clock that is believed is believed");
+        }
+    }
+}
+
+#[test]
 fn an_authority_between_is_trusted_where_it_stands_alone() {
     let mut office = Office::new();
     let between = office.ca.below("Between");

@@ -306,7 +306,7 @@ fn judged(bench: &Bench) -> String {
     let certificate = Certificate::parse(&der).unwrap();
     let leaf = Leaf::read(&certificate).unwrap();
     assert!(leaf.scope.is_ok(), "{:?}", leaf.scope);
-    let issuer = authorities.issuer(&certificate).unwrap();
+    let issuer = authorities.issuer(&certificate, knockd_rs::clock::wall()).unwrap();
     let at = certificate.not_before.saturating_add(Duration::from_secs(60));
     authorities
         .judge(&der, &certificate, &leaf, issuer, at)
@@ -364,6 +364,24 @@ fn a_server_that_is_endless_wandering_broken_or_silent_is_given_up_on() {
     assert!(said(&output).contains("timeout"), "{}", said(&output));
     assert_eq!(bench.fetch("ftp://127.0.0.1/").status.code(), Some(2));
     assert!(!bench.path("crl.pem").exists());
+}
+
+#[test]
+fn a_server_that_sends_on_to_https_is_followed_and_believed_only_by_an_authority_of_the_system() {
+    let bench = Bench::new();
+    // Nobody speaks TLS there: the connection fails, and nothing else.
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    let answering = std::thread::spawn(move || drop(deaf.accept()));
+    let head = format!(
+        "HTTP/1.1 301 Moved\r\nLocation: https://localhost:{port}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let (url, server) = web(vec![head.into_bytes()]);
+    let output = bench.fetch(&url);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!said(&output).contains("panicked"), "{}", said(&output));
+    server.join().unwrap();
+    answering.join().unwrap();
 }
 
 struct Killed(Child);

@@ -135,16 +135,22 @@ fn download(url: &str, timeout: Duration) -> Result<Vec<u8>, FetchError> {
         // What began in secret goes on in secret.
         .https_only(secure)
         .user_agent(concat!("knockd-rs/", env!("CARGO_PKG_VERSION")));
-    let config = if secure { config.tls_config(tls()?) } else { config };
+    // Also for what begins without: it may be told to go on at a place with TLS.
+    let config = config.tls_config(tls(secure)?);
     let failed = |error: ureq::Error| FetchError::Network(url.to_owned(), error.to_string());
     let mut answer = config.build().new_agent().get(url).call().map_err(failed)?;
     answer.body_mut().with_config().limit(LIMIT).read_to_vec().map_err(failed)
 }
 
 /// TLS by rustls and ring, for the authorities that the system trusts.
-fn tls() -> Result<TlsConfig, FetchError> {
+fn tls(needed: bool) -> Result<TlsConfig, FetchError> {
     let rules = Rules { forbidden: 0o022, mode: 0o644, owners: Vec::new(), limit: 4 << 20 };
-    let file = files::read(Path::new(SYSTEM_AUTHORITIES), &rules).map_err(FetchError::File)?;
+    let file = match files::read(Path::new(SYSTEM_AUTHORITIES), &rules) {
+        Ok(file) => file,
+        // Then nobody at a place with TLS is believed.
+        Err(_) if !needed => Default::default(),
+        Err(error) => return Err(FetchError::File(error)),
+    };
     let roots = ureq::tls::parse_pem(&file).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,

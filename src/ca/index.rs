@@ -75,12 +75,19 @@ pub struct Index {
     entries: Vec<Entry>,
     /// The number of the newest list.
     list: u64,
+    /// When the newest list was made.
+    listed: u64,
 }
 
 impl Index {
     pub(super) fn create(path: &Path, authority: &str) -> Result<Self, FileError> {
-        let index =
-            Self { path: path.to_owned(), authority: authority.to_owned(), entries: Vec::new(), list: 0 };
+        let index = Self {
+            path: path.to_owned(),
+            authority: authority.to_owned(),
+            entries: Vec::new(),
+            list: 0,
+            listed: 0,
+        };
         index.append(&[Line::Authority { name: authority.to_owned() }])?;
         Ok(index)
     }
@@ -88,7 +95,7 @@ impl Index {
     pub(super) fn open(path: &Path, rules: &Rules) -> Result<Self, CaError> {
         let text = files::read_text(path, rules).map_err(CaError::File)?;
         let mut index =
-            Self { path: path.to_owned(), authority: String::new(), entries: Vec::new(), list: 0 };
+            Self { path: path.to_owned(), authority: String::new(), entries: Vec::new(), list: 0, listed: 0 };
         for (number, line) in (1..).zip(text.lines()) {
             // A last line that was cut off by a power loss was never acted upon.
             if number > 1 && !text.ends_with('\n') && text.lines().count() == number {
@@ -113,11 +120,22 @@ impl Index {
                 self.entries.push(Entry { serial, name, allows, issued, until, revoked: None });
             }
             Line::Revoked { serial, at, reason } => {
+                let mut known = false;
                 for entry in self.entries.iter_mut().filter(|entry| entry.serial == serial) {
                     entry.revoked.get_or_insert((at, reason));
+                    known = true;
+                }
+                // Whoever lost the line of its issue still has it revoked, for good.
+                if !known {
+                    let revoked = Some((at, reason));
+                    let (name, allows) = (String::new(), Vec::new());
+                    self.entries.push(Entry { serial, name, allows, issued: at, until: u64::MAX, revoked });
                 }
             }
-            Line::List { number, .. } => self.list = number.max(self.list),
+            Line::List { number, at } => {
+                self.list = number.max(self.list);
+                self.listed = at.max(self.listed);
+            }
         }
     }
 
@@ -155,6 +173,18 @@ impl Index {
             good.keys().map(|serial| Line::Revoked { serial: serial.clone(), at, reason }).collect(),
         )?;
         Ok(good.into_values().collect())
+    }
+
+    /// What was revoked of this serial number or name.
+    pub(super) fn revoked(&self, which: &str) -> Vec<&Entry> {
+        let serial = which.replace(':', "").to_lowercase();
+        let named = self.entries.iter().filter(|entry| entry.serial == serial || entry.name == which);
+        named.filter(|entry| entry.revoked.is_some()).collect()
+    }
+
+    /// When the newest list was made, unix seconds; 0 before the first.
+    pub(super) fn listed(&self) -> u64 {
+        self.listed
     }
 
     /// The number of the next list, written down.

@@ -80,6 +80,7 @@ impl Authority {
         if std::fs::read_dir(dir).map_err(|error| at(dir, error))?.next().is_some() {
             return Err(CaError::NotEmpty(dir.to_owned()));
         }
+        files::check_dir(dir, &files::own_owners()).map_err(CaError::File)?;
         let lock = lock(dir)?;
         let (signer, key) = sign::Signer::make(name, days, now)?;
         std::fs::create_dir(dir.join(COPIES)).map_err(|error| at(dir, error))?;
@@ -154,11 +155,13 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Vec<Entry>, CaError> {
         let revoked = self.index.revoke(which, reason, now).map_err(CaError::File)?;
-        if revoked.is_empty() {
+        // Also for what was revoked before: its list may not have been written.
+        let before = self.index.revoked(which);
+        if revoked.is_empty() && before.is_empty() {
             return Err(CaError::Unknown(which.to_owned()));
         }
         self.write_list(list, now)?;
-        Ok(revoked)
+        if revoked.is_empty() { Err(CaError::RevokedBefore(which.to_owned())) } else { Ok(revoked) }
     }
 
     /// Writes a revocation list with the next number; the number is on disk before the list is.
@@ -166,8 +169,9 @@ impl Authority {
     /// # Errors
     /// [`CaError`]; the old list stays then.
     pub fn write_list(&mut self, valid: Span, now: Timestamp) -> Result<u64, CaError> {
+        let before = self.index.listed();
         let number = self.index.next_list(now).map_err(CaError::File)?;
-        let pem = self.signer.list(self.index.entries(), number, valid, now)?;
+        let pem = self.signer.list(self.index.entries(), before, number, valid, now)?;
         public(&self.dir.join(LIST), pem.as_bytes(), Existing::Replace)?;
         Ok(number)
     }
@@ -212,8 +216,12 @@ pub enum CaError {
     OtherKey,
     /// What was wished for has no form.
     Wish(String),
+    /// All that have this serial number or name were revoked before; the list is new all the same.
+    RevokedBefore(String),
     /// No certificate has this serial number or name, or all that do are revoked.
     Unknown(String),
+    /// A serial number in the index is none.
+    Serial(String),
     /// The signing itself.
     Signing(String),
 }
@@ -239,7 +247,18 @@ impl std::fmt::Display for CaError {
             Self::OtherKey => f.write_str(
                 "ca.key is not the key of ca.pem, or ca.pem was not made here; put both back from one backup",
             ),
+            Self::Serial(serial) => write!(
+                f,
+                "the index has `{}` for a serial number, so that the list would lack a certificate; put the index back \
+                 from a backup",
+                serial.escape_debug()
+            ),
             Self::Wish(sentence) | Self::Signing(sentence) => f.write_str(sentence),
+            Self::RevokedBefore(which) => write!(
+                f,
+                "{} was revoked before; a new list that says so has been written",
+                which.escape_debug()
+            ),
             Self::Unknown(which) => write!(
                 f,
                 "no certificate that is good has the name or serial number {}; `knockd-rs ca list` shows all",

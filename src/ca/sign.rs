@@ -206,20 +206,23 @@ impl Signer {
         })
     }
 
-    /// A revocation list: what is revoked and not expired.
+    /// A revocation list: what is revoked and was not expired at the time of the list before, so that each is on one list
+    /// from after its expiry (RFC 5280, section 3.3). `before`: that time, unix seconds.
     pub(super) fn list(
         &self,
         entries: &[Entry],
+        before: u64,
         number: u64,
         valid: Span,
         now: Timestamp,
     ) -> Result<String, CaError> {
-        let revoked = entries.iter().filter(|entry| entry.until >= now.as_secs()).filter_map(|entry| {
-            let (at, reason) = entry.revoked?;
-            Some((bytes(&entry.serial)?, at, reason))
-        });
+        let revoked = entries
+            .iter()
+            .filter(|entry| entry.until >= before)
+            .filter_map(|entry| Some((entry, entry.revoked?)));
         let mut revoked_certs = Vec::new();
-        for (serial, at, reason) in revoked {
+        for (entry, (at, reason)) in revoked {
+            let serial = bytes(&entry.serial).ok_or_else(|| CaError::Serial(entry.serial.clone()))?;
             revoked_certs.push(RevokedCertParams {
                 serial_number: SerialNumber::from_slice(&serial),
                 revocation_time: date(Timestamp::from_secs(at))?,

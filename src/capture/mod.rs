@@ -358,10 +358,16 @@ fn after(source: &Source, socket: BorrowedFd<'_>, error: &pcap::Error) -> Option
             Ok(_) if *error == pcap::Error::TimeoutExpired || is_disappeared(error) => None,
             _ => reading(),
         },
-        (Source::Nflog(_), _) if !is_readable(socket) => None,
+        (Source::Nflog(_), error) if is_again(error) || !is_readable(socket) => None,
         (_, pcap::Error::TimeoutExpired) => None,
         _ => reading(),
     }
+}
+
+/// Whether there was no frame when libpcap looked; one may have come since. Its text is that of `strerror`, and this
+/// program never asks for another language (`setlocale`).
+fn is_again(error: &pcap::Error) -> bool {
+    matches!(error, pcap::Error::PcapError(text) if text.ends_with("Resource temporarily unavailable"))
 }
 
 fn is_disappeared(error: &pcap::Error) -> bool {

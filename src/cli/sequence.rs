@@ -18,7 +18,8 @@ use crate::text::{Protocol, ServerName, Span};
 /// Print the ports of an encoded sequence, or show how a request becomes one.
 ///
 /// What --print prints is a knock like any other: it counts once, within three minutes, in any order. With --explain
-/// nothing is counted or sent, and no secret is shown.
+/// nothing is counted or sent, and the sequence is one of 2000-01-01, which no server opens to: it may be shown to
+/// others.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -80,7 +81,7 @@ impl Show {
         let now = clock::wall();
         let failed = |error: crate::client::knock::KnockError| Failure::Failed(error.to_string());
         if self.explain {
-            return self.explain(&ask, &show(&enrolment, &ask, now).map_err(failed)?);
+            return self.explain(&ask, &show(&enrolment, &ask).map_err(failed)?);
         }
         let (sequence, oddity) = take(&dirs, &self.server, &enrolment, &ask, now).map_err(failed)?;
         if let Some(oddity) = oddity {
@@ -106,7 +107,11 @@ impl Show {
             return print(&self.as_json(sequence).to_string());
         }
         let lines = [
-            vec![format!("request  {}", said(ask)), String::new()],
+            vec![
+                format!("request  {}", said(ask)),
+                "as of 2000-01-01 00:00 UTC: good nowhere".to_owned(),
+                String::new(),
+            ],
             payload_table(ask, sequence),
             message_table(sequence),
             self.lane_table(sequence),

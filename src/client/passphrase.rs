@@ -2,7 +2,7 @@
 //! command line, where everybody on the machine could read it (`ps`).
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -42,21 +42,42 @@ fn line_of(file: &Path, forbidden: u32, owners: Vec<u32>) -> Result<Zeroizing<Ve
 
 const TERMINAL: &str = "/dev/tty";
 
-/// Asks on the terminal, whatever standard input and output are, with the echo switched off.
+/// Asks on the terminal, whatever standard input and output are, with the echo switched off. So are the keys that make
+/// signals: one that ended this program here would leave the terminal without an echo.
 fn ask(what: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut terminal = File::options().read(true).write(true).open(TERMINAL)?;
     write!(terminal, "{what}: ")?;
     let before = tcgetattr(&terminal)?;
     let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON);
     tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
     let _echo = Echo { terminal: terminal.try_clone()?, before };
+    let line = typed(&mut terminal);
+    writeln!(terminal)?;
+    line
+}
+
+/// What is typed up to the end of the line, with the keys that take back a character and a line.
+fn typed(terminal: &mut impl io::Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    const INTERRUPT: u8 = 0x03;
+    const END: u8 = 0x04;
+    const BACKSPACE: u8 = 0x08;
+    const KILL: u8 = 0x15;
+    const QUIT: u8 = 0x1c;
+    const DELETE: u8 = 0x7f;
     let mut line = Zeroizing::new(Vec::with_capacity(usize::try_from(MAX).unwrap_or(0)));
     let mut byte = [0];
-    while terminal.read(&mut byte)? == 1 && byte != [b'\n'] && line.len() < line.capacity() {
-        line.extend(byte);
+    while terminal.read(&mut byte)? == 1 && line.len() < line.capacity() {
+        match byte {
+            [b'\n' | b'\r' | END] => break,
+            [INTERRUPT | QUIT] => return Err(io::ErrorKind::Interrupted.into()),
+            [BACKSPACE | DELETE] => {
+                line.pop();
+            }
+            [KILL] => line.clear(),
+            [other] => line.push(other),
+        }
     }
-    writeln!(terminal)?;
     Ok(line)
 }
 
@@ -70,5 +91,22 @@ impl Drop for Echo {
     fn drop(&mut self) {
         // There is nobody to tell when the terminal is gone.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(keys: &[u8]) -> io::Result<Vec<u8>> {
+        typed(&mut &*keys).map(|line| line.to_vec())
+    }
+
+    #[test]
+    fn keys_take_back_what_was_typed_and_end_the_line() {
+        assert_eq!(read(b"secret\nmore").unwrap(), b"secret");
+        assert_eq!(read(b"wrong\x15sec\x7f\x08cret\r").unwrap(), b"scret");
+        assert_eq!(read(b"\x7f\x04").unwrap(), b"");
+        assert_eq!(read(b"sec\x03").unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 }

@@ -228,14 +228,22 @@ pub fn take(
     now: Timestamp,
 ) -> Result<(Sequence, Option<counter::Oddity>), KnockError> {
     let Counter { value, warning } = counter::take_second(dirs, server, now).map_err(KnockError::Counter)?;
-    Ok((show(enrolment, ask, value)?, warning))
+    Ok((at(enrolment, ask, value)?, warning))
 }
 
-/// A sequence to be looked at: as it would go out at `now`.
+/// The time of sequences that are only looked at: before any server's, so that nobody can play them who gets to see
+/// them. 2000-01-01 00:00:00 UTC.
+pub const SHOWN_AT: Timestamp = Timestamp::from_secs(946_684_800);
+
+/// A sequence to be looked at, as it would have gone out at [`SHOWN_AT`].
 ///
 /// # Errors
 /// When the request has no form.
-pub fn show(enrolment: &Enrolment, ask: &Ask, now: Timestamp) -> Result<Sequence, KnockError> {
+pub fn show(enrolment: &Enrolment, ask: &Ask) -> Result<Sequence, KnockError> {
+    at(enrolment, ask, SHOWN_AT)
+}
+
+fn at(enrolment: &Enrolment, ask: &Ask, now: Timestamp) -> Result<Sequence, KnockError> {
     let access = &enrolment.access;
     let ground = access.sequence.clone().without(access.port);
     compose(ask, now, &identity(enrolment)?, &ground, random_byte()?).map_err(KnockError::Sequence)

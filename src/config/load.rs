@@ -1,24 +1,23 @@
 //! The configuration directory → [`Configuration`]: finds the files, reads them, and makes the checks that need
 //! more than one of them. The edge.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::certificates::{self, CertificateRule, Certificates};
+use super::certificates::{self, Certificates};
 use super::document::Syntax;
 use super::error::{ConfigError, ConfigWarning, Report};
 use super::fields::Seen;
 use super::keys;
 use super::limits;
-use super::settings::{Mode, Settings};
+use super::settings::Settings;
+use super::together;
 use super::trust::{Trust, read_trust};
 use zeroize::Zeroizing;
 
 use crate::crypto::{GateKey, KeyPair};
 use crate::files::{self, FileFault, Rules};
-use crate::grant::Uses;
 use crate::profile::{self, Profile, ReadProfile, Server};
 use crate::text::ProfileName;
 
@@ -132,8 +131,12 @@ fn load_sound_from(
     let profiles = loader.profiles(settings.as_ref().map(|(settings, _)| settings));
     let (settings, certificates) = settings.map_or((None, Certificates::default()), |(s, c)| (Some(s), c));
     let trust = loader.trust(&certificates);
-    loader.check_rules(settings.as_ref(), &certificates.rules, &profiles);
-    loader.check_together(settings.as_ref(), server.as_ref(), &profiles, !certificates.rules.is_empty());
+    let (settings_of, server_of) = (settings.as_ref(), server.as_ref());
+    loader.take(together::rules(settings_of, &certificates.rules, &profiles));
+    if profiles.is_empty() && certificates.rules.is_empty() && loader.errors.is_empty() {
+        loader.take(together::nobody());
+    }
+    together::profiles(settings_of, server_of, &profiles).into_iter().for_each(|report| loader.take(report));
     let Loader { mut errors, mut warnings, .. } = loader;
     errors.sort();
     warnings.sort();
@@ -292,65 +295,6 @@ impl Loader<'_> {
         }
         files
     }
-
-    /// What only all files together show.
-    fn check_together(
-        &mut self,
-        settings: Option<&Settings>,
-        server: Option<&KeyPair>,
-        profiles: &[(String, ReadProfile)],
-        has_rules: bool,
-    ) {
-        if profiles.is_empty() && !has_rules && self.errors.is_empty() {
-            let report = Report::new(PROFILES_DIR);
-            report.warn(
-                None,
-                "",
-                "there is no profile, so nobody can knock; see: knockd-rs profile add --help",
-            );
-            self.take(report);
-        }
-        let mut keys = HashMap::new();
-        for (file, ReadProfile { profile, key_line, connections_line, .. }) in profiles {
-            let report = Report::new(file);
-            if server.is_some_and(|server| Some(server.public()) == profile.public_key) {
-                report.error(*key_line, "public_key", "is this server's own key; use the client's");
-            }
-            if let Some(other) = keys.insert(profile.client(), &profile.name) {
-                let what = format!("is the key of the profile `{other}` too; each client needs its own");
-                report.error(*key_line, "public_key", what);
-            }
-            if let Some(what) = settings.and_then(|settings| missing_set(settings, profile.connections)) {
-                report.error(*connections_line, "connections", what);
-            }
-            self.take(report);
-        }
-        self.check_sequences(profiles);
-    }
-
-    /// Fixed sequences that would be knocked together.
-    fn check_sequences(&mut self, profiles: &[(String, ReadProfile)]) {
-        let plain: Vec<_> = profiles
-            .iter()
-            .filter_map(|(file, read)| Some((file, read, read.profile.plain.as_ref()?)))
-            .collect();
-        for (file, read, sequence) in &plain {
-            let others = plain.iter().filter(|(_, other, _)| other.profile.name != read.profile.name);
-            let clash = others.filter_map(|(_, other, theirs)| {
-                let name = &other.profile.name;
-                if sequence.holds(theirs) {
-                    Some(format!("has all knocks of the profile `{name}` in its order, so that it knocks for both; change one"))
-                } else if sequence.ports.last() == theirs.ports.last() && read.profile.name > other.profile.name {
-                    Some(format!("ends with the same knock as that of the profile `{name}`, so that one packet would be both; change one"))
-                } else {
-                    None
-                }
-            });
-            let report = Report::new(file);
-            clash.take(1).for_each(|what| report.error(read.plain_line, "plain.ports", what));
-            self.take(report);
-        }
-    }
 }
 
 /// Settings and what they say of certificates.
@@ -358,51 +302,6 @@ fn read(text: &str, report: &Report) -> Option<(Settings, Certificates)> {
     let settings = Settings::read(text, report)?;
     let certificates = certificates::read(text, &settings, report);
     Some((settings, certificates))
-}
-
-impl Loader<'_> {
-    /// The names of `[[certificates]]` tables and what goes on in the firewall.
-    fn check_rules(
-        &mut self,
-        settings: Option<&Settings>,
-        rules: &[CertificateRule],
-        profiles: &[(String, ReadProfile)],
-    ) {
-        let report = Report::new(SETTINGS_FILE);
-        for CertificateRule { profile, .. } in rules {
-            let name = profile.name.as_str();
-            let taken = profiles.iter().any(|(_, read)| {
-                let rest = read.profile.name.as_str().strip_prefix(name);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            });
-            if taken {
-                report.error(
-                    None,
-                    "certificates",
-                    format!("{name} is a profile's name too, or begins one; rename it"),
-                );
-            }
-            if let Some(what) = settings.and_then(|settings| missing_set(settings, profile.connections)) {
-                report.error(None, "certificates", format!("{name}: connections = {what}"));
-            }
-        }
-        self.take(report);
-    }
-}
-
-fn missing_set(settings: &Settings, connections: Uses) -> Option<&'static str> {
-    let Mode::Sets(sets) = &settings.firewall.mode else { return None };
-    match connections {
-        Uses::Once if !sets.has_once() => Some(
-            "\"single\" (the default) needs a set for single connections; name once_v4 or once_v6 in \
-             [firewall.sets], or use \"many\"",
-        ),
-        Uses::Many if !sets.has_timed() => Some(
-            "\"many\" needs a set for any number of connections; name timed_v4 or timed_v6 in [firewall.sets], or \
-             use \"single\"",
-        ),
-        _ => None,
-    }
 }
 
 /// The names in the directory, sorted; none when it is not there.

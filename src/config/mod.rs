@@ -15,6 +15,7 @@ pub(crate) mod limits;
 mod load;
 mod ports;
 mod settings;
+mod together;
 mod trust;
 
 pub use certificates::{CertificateAuthority, CertificateRule, Certificates, DEFAULT_GRACE, MAX_RULE_NAME};

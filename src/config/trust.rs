@@ -40,8 +40,13 @@ pub fn read_trust(dir: &Path, authority: &CertificateAuthority, owners: &[u32]) 
             }
         }
     };
-    let authorities =
-        authority.ca.iter().filter_map(|path| read(&dir.join(path), owners, AUTHORITIES)).collect();
+    // All of them or none: one that cannot be read could be the one that has revoked another.
+    let authorities: Option<Vec<Vec<u8>>> = {
+        let read: Vec<_> =
+            authority.ca.iter().map(|path| read(&dir.join(path), owners, AUTHORITIES)).collect();
+        read.into_iter().collect()
+    };
+    let authorities = authorities.unwrap_or_default();
     let lists = authority.crl.iter().filter_map(|path| read(&dir.join(path), &[], LISTS)).collect();
     let leaves: Vec<PathBuf> =
         authority.leaves.as_ref().map(|path| leaf_files(&dir.join(path))).unwrap_or_default();

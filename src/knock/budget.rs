@@ -69,6 +69,22 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// Takes so many handshakes more, for a packet that was admitted and costs more than one. Where there are none left
+    /// the packets after it wait.
+    pub(super) fn charge(&mut self, source: IpAddr, uptime: Duration, handshakes: u32) {
+        let now = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX);
+        let slot = slot(&self.hash, source);
+        let later = |due: u64, pace: Pace| {
+            due.max(now).saturating_add(pace.interval.saturating_mul(handshakes.into()))
+        };
+        self.all_due = later(self.all_due, self.all);
+        if let Some(due) = self.source_due.get_mut(slot) {
+            *due = later(*due, self.source);
+        }
+    }
+}
+
 /// Where the bucket of `source` is. IPv6: the first 56 bits, the most that one customer usually gets (RFC 6177).
 fn slot(hash: &Seeded, source: IpAddr) -> usize {
     let place = match source {
@@ -119,6 +135,17 @@ mod tests {
         let mut budget = budget(5000, 50);
         assert_eq!(admitted(&mut budget, "192.0.2.1", NOON, 100_000), 50);
         assert_eq!(admitted(&mut budget, "192.0.2.2", NOON, 100), 50);
+    }
+
+    #[test]
+    fn a_packet_that_costs_more_takes_it_from_those_after_it() {
+        let mut budget = budget(5000, 50);
+        assert_eq!(admitted(&mut budget, "192.0.2.1", NOON, 1), 1);
+        budget.charge("192.0.2.1".parse().unwrap(), NOON, 39);
+        assert_eq!(admitted(&mut budget, "192.0.2.1", NOON, 100), 10);
+        budget.charge("192.0.2.2".parse().unwrap(), NOON, 100);
+        assert_eq!(admitted(&mut budget, "192.0.2.2", NOON, 1), 0);
+        assert_eq!(admitted(&mut budget, "192.0.2.2", NOON + Duration::from_secs(2), 1), 1);
     }
 
     #[test]

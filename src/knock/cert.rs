@@ -35,7 +35,7 @@ use std::rc::Rc;
 use crate::crypto::noise::TAG_LEN;
 use crate::crypto::noise::nk::{Binding, Initiator, Responder};
 use crate::crypto::{Code, Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret, sha256};
-use crate::time::{Now, Timestamp};
+use crate::time::{ClockTrust, Now, Timestamp};
 use crate::x509::chain::Authorities;
 use crate::x509::leaf::{Certificate, Leaf, MAX_CERTIFICATE};
 use crate::x509::scope::Scope;
@@ -252,16 +252,18 @@ impl Decoder {
         if body.server != self.tag {
             return Err(Drop::OtherServer);
         }
-        // A clock that shows less than the date of this program is wrong.
-        let at = now.wall.max(self.built);
+        let at = self.time(now);
         let hash = match body.kind {
             HASH => body.shown.try_into().map_err(|_| Drop::Body)?,
             _ => sha256(&[body.shown]),
         };
         let message = signed(&binding, body.signed);
-        let (client, freshness, fault) = match self.chains.get(&hash).filter(|known| at <= known.until) {
+        let known = self.chains.get(&hash).filter(|known| at <= known.until).map(Rc::clone);
+        // What signatures cost in handshakes; of a certificate that is new, its authority's too, and all of that again.
+        let cost = body.scheme.cost();
+        turnstile.charge(source, now.uptime, if known.is_some() { cost - 1 } else { 3 * cost });
+        let (client, freshness, fault) = match known {
             Some(known) => {
-                let known = Rc::clone(known);
                 let good =
                     known.scheme == body.scheme && known.scheme.verify(&known.key, &message, body.signature);
                 good.then_some(()).ok_or(Drop::Signature)?;
@@ -283,6 +285,13 @@ impl Decoder {
         })
     }
 
+    /// The time by which certificates are judged. A clock that shows less than the date of this program is wrong; and one
+    /// that nobody vouches for is, when it shows less than the date of a revocation list.
+    fn time(&self, now: Now) -> Timestamp {
+        let listed = self.authorities.latest_update().filter(|_| now.trust == ClockTrust::Unsynchronised);
+        now.wall.max(self.built).max(listed.unwrap_or_default())
+    }
+
     /// A certificate that is not known to be good.
     fn examine(
         &mut self,
@@ -300,10 +309,13 @@ impl Decoder {
         let scheme =
             Scheme::of(&certificate.key).filter(|scheme| *scheme == body.scheme).ok_or(Drop::Certificate)?;
         let leaf = Leaf::read(&certificate).ok_or(Drop::Certificate)?;
+        if !self.authorities.has_name_of_issuer(&certificate) {
+            return Err(Drop::Issuer);
+        }
         if !scheme.verify(certificate.key.key, message, body.signature) {
             return Err(Drop::Signature);
         }
-        let issuer = self.authorities.issuer(&certificate).ok_or(Drop::Issuer)?;
+        let issuer = self.authorities.issuer(&certificate, at).ok_or(Drop::Issuer)?;
         // From here on the client has proved who it is.
         let table = self.tables.iter().position(|table| table.selector.matches(&leaf));
         let freshness = table.and_then(|table| self.tables.get(table)).map(|table| table.freshness);

@@ -49,6 +49,23 @@ impl Ground {
         self.base.saturating_add(self.span - 1)
     }
 
+    /// The ports that can be knocked at, as ranges: the span without what is left out.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(u16, u16)> {
+        let mut holes: Vec<u16> =
+            self.excluded.iter().copied().filter(|port| (self.base..=self.last()).contains(port)).collect();
+        holes.sort_unstable();
+        let (mut ranges, mut first) = (Vec::new(), Some(self.base));
+        for hole in holes {
+            if let Some(first) = first.filter(|first| *first < hole) {
+                ranges.push((first, hole - 1));
+            }
+            first = hole.checked_add(1).filter(|next| *next <= self.last());
+        }
+        ranges.extend(first.map(|first| (first, self.last())));
+        ranges
+    }
+
     /// The place of a port in the span; `None` outside of it, and for what is left out.
     pub(in crate::knock) fn place(&self, port: u16) -> Option<u16> {
         let place = port.checked_sub(self.base).filter(|place| *place < self.span)?;

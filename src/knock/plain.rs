@@ -9,6 +9,7 @@
 //! harm; see `steps`.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::frame::Segment;
@@ -16,6 +17,7 @@ use crate::session::Session;
 use crate::text::PortRange;
 use crate::time::Now;
 
+use super::budget::{Budget, Rates};
 use super::hash::Seeded;
 use super::steps::{Door, Sources, Steps};
 use super::{Ask, Authentic, ClientId, Drop, Method, Op, Target, Wanted};
@@ -50,7 +52,7 @@ struct Known {
 
 /// Hits on ports in, requests out.
 ///
-/// Memory is bounded by the number of sequences, and by the table of sources, of 2.3 MiB.
+/// Memory is bounded by the number of sequences, and by the table of sources, of 2.3 MiB, and 128 KiB for the budget.
 pub(super) struct Decoder {
     known: Vec<Known>,
     /// All ports that are part of a sequence.
@@ -58,7 +60,13 @@ pub(super) struct Decoder {
     /// The sequence that ends at a port.
     ends: HashMap<Door, u32, Seeded>,
     sources: Sources,
+    completions: Budget,
 }
+
+/// How many times a second sequences are completed, by one network and by all: each costs a request and a line in the
+/// log, and whoever has seen one can send it again as often as he likes.
+const COMPLETIONS: Rates =
+    Rates { all: const { NonZeroU32::new(20).unwrap() }, source: const { NonZeroU32::new(1).unwrap() } };
 
 impl Decoder {
     pub(super) fn new(sequences: impl IntoIterator<Item = Sequence>, hash: Seeded) -> Self {
@@ -67,6 +75,7 @@ impl Decoder {
             doors: HashSet::with_hasher(hash),
             ends: HashMap::with_hasher(hash),
             sources: Sources::new(hash),
+            completions: Budget::new(COMPLETIONS, hash),
         };
         for (number, Sequence { client, knocks, gap, total }) in (0..).zip(sequences) {
             let doors: Vec<Door> = knocks.iter().map(door).collect();
@@ -91,6 +100,9 @@ impl Decoder {
             return Err(Drop::Partial);
         }
         seat.settle(number);
+        if !self.completions.admit(segment.source, now.uptime) {
+            return Err(Drop::Budget);
+        }
         let ask = Ask {
             op: Op::Open,
             target: Target::Source,

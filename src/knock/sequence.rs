@@ -322,12 +322,12 @@ impl Decoder {
         if !self.searches.admit(source, now.uptime) {
             return Err(Drop::Budget);
         }
-        let places: Vec<u16> = seat.knocks().collect();
+        let (places, fresh) = (seat.knocks().collect::<Vec<u16>>(), seat.looked());
         let mut may_try = || self.trials.admit(source, now.uptime);
         let voices = self.ground.voices();
         let found = self.steps.iter().find_map(|step| {
             let knocks: Vec<Symbol> = places.iter().filter_map(|place| step.inverse.symbol(*place)).collect();
-            search::find(&knocks, voices, |part, message| {
+            search::find(&knocks, voices, fresh, |part, message| {
                 let opened = step.open(&message, &self.ports, &self.clients, &mut may_try)?;
                 Some((opened, part.places(&message, &step.inverse)))
             })

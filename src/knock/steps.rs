@@ -28,6 +28,9 @@ pub(super) const MAX_STEPS: usize = 16;
 /// The longest that a sequence may take. A seat on which nobody knocked for so long is free.
 pub(super) const MAX_TOTAL: Duration = Duration::from_secs(60);
 
+/// Milliseconds for which hits on one door in a row are one or two. Time limits are exact to as much.
+const RUN: u64 = 250;
+
 /// Places in one row.
 const ROW: usize = 8;
 
@@ -145,7 +148,18 @@ impl Seat {
         Self { source, doors: [0; MAX_HITS], times: [0; MAX_HITS], len: 0, next: 0 }
     }
 
+    /// Of a run on one door within [`RUN`] the first and the last are kept, so that a stream of packets to one port does
+    /// not wash the others out.
     fn push(&mut self, hit: Hit) {
+        let before = |count: usize| {
+            let place = (self.next + MAX_HITS - count) % MAX_HITS;
+            self.doors.get(place).copied().zip(self.times.get(place).copied())
+        };
+        let is_run = |(door, at): (Door, u64)| door == hit.door && hit.at.saturating_sub(at) <= RUN;
+        if self.len >= 2 && before(1).is_some_and(is_run) && before(2).is_some_and(is_run) {
+            self.next = (self.next + MAX_HITS - 1) % MAX_HITS;
+            self.len -= 1;
+        }
         if let (Some(door), Some(time)) = (self.doors.get_mut(self.next), self.times.get_mut(self.next)) {
             (*door, *time) = (hit.door, hit.at);
         }

@@ -27,7 +27,7 @@ use super::{Ask, Authentic, ClientId, Drop, Method, Op, Target, Wanted};
 pub const STEP: u64 = 30;
 /// The ports of a sequence unless configured.
 pub const DEFAULT_PORTS: u8 = 6;
-/// The fewest. Each is worth 15 bits against guessing, less what the order of arrivals may be.
+/// The fewest; where there are many clients, or few ports to choose from, more are asked for: see [`guessing_bits`].
 pub const MIN_PORTS: u8 = 4;
 /// The most.
 pub const MAX_PORTS: u8 = 12;
@@ -35,6 +35,24 @@ pub const MAX_PORTS: u8 = 12;
 pub const GAP: Duration = Duration::from_secs(5);
 /// The longest time for all of them.
 pub const TOTAL: Duration = Duration::from_secs(15);
+
+/// How hard sequences have to be to guess: 2^40 packets are four months at 100,000 a second.
+pub const LEAST_BITS: u32 = 40;
+
+/// How many packets at random open a port, as a power of two, rounded down: `span^ports` sequences, of which there are
+/// three good ones for each client; and each hit may be the last of any choice from the hits of its source before it.
+#[must_use]
+pub fn guessing_bits(ports: u8, span: u16, clients: usize) -> u32 {
+    let others = u32::from(ports.saturating_sub(1));
+    let hits = u32::try_from(super::steps::MAX_HITS - 1).unwrap_or(u32::MAX);
+    // Hits choose others, as a logarithm.
+    let choices: f64 = (0..others).map(|taken| (f64::from(hits - taken) / f64::from(taken + 1)).log2()).sum();
+    let good = (3.0 * f64::from(u32::try_from(clients.max(1)).unwrap_or(u32::MAX))).log2();
+    let bits = f64::from(ports) * f64::from(span.max(1)).log2() - choices - good;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 192")]
+    let whole = bits.clamp(0.0, 255.0) as u32;
+    whole
+}
 
 /// The key of a client's sequences; the same from either side. `None` for a weak public key.
 #[must_use]

@@ -39,6 +39,11 @@ impl Turnstile {
         Ok(())
     }
 
+    /// Takes more of the budget, for a packet that was let through and costs so many handshakes besides.
+    pub(super) fn charge(&mut self, source: IpAddr, uptime: Duration, handshakes: u32) {
+        self.budget.charge(source, uptime, handshakes);
+    }
+
     /// Takes a packet for one that was seen.
     pub(super) fn note(&mut self, mac1: Mac1) {
         self.ring.insert(mac1);

@@ -17,6 +17,9 @@ use crate::x509::leaf::certificate_id;
 /// How often what is wrong with a revocation list is said again.
 const AGAIN: Duration = Duration::from_secs(3600);
 
+/// How many faults of the files are told: a file can hold a hundred thousand.
+const MAX_COMPLAINTS: usize = 10;
+
 /// The worker's book about certificates.
 #[derive(Default)]
 pub(super) struct Desk {
@@ -69,6 +72,10 @@ fn prepare(brief: &Brief, certificates: &Certificates, memory: Memory<'_>) -> (D
         &seen,
         certificates.grace.duration(),
     );
+    if complaints.len() > MAX_COMPLAINTS {
+        let more = complaints.split_off(MAX_COMPLAINTS).len();
+        complaints.push(format!("and {more} more like these"));
+    }
     complaints.extend(damaged);
     let accepted: Vec<_> = authorities.numbers().map(|(id, number)| (id, number.to_vec())).collect();
     if accepted.iter().any(|(id, number)| seen.get(id) != Some(number)) {

@@ -52,9 +52,11 @@ pub(crate) fn filter(brief: &Brief) -> Filter {
         filter = plain.ports.iter().fold(filter, |filter, port| filter.ports(*port));
     }
     if brief.uses(Method::Totp) || brief.uses(Method::Sequence) {
-        let (base, last) = (brief.ground.base, brief.ground.last());
-        let spans = [Protocol::Tcp, Protocol::Udp].map(|protocol| PortRange::new(protocol, base, last));
-        filter = spans.into_iter().flatten().fold(filter, Filter::ports);
+        let of_protocol = |protocol| {
+            let ranges = brief.ground.ranges();
+            ranges.into_iter().filter_map(move |(first, last)| PortRange::new(protocol, first, last).ok())
+        };
+        filter = [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(of_protocol).fold(filter, Filter::ports);
     }
     filter
 }

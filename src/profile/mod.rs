@@ -134,6 +134,7 @@ pub(crate) struct ReadProfile {
     pub(crate) key_line: u32,
     pub(crate) connections_line: u32,
     pub(crate) plain_line: u32,
+    pub(crate) totp_line: u32,
 }
 
 /// What a profile takes from the daemon's settings.
@@ -167,7 +168,7 @@ pub(crate) fn read(
     let psk = psk(&table);
     let (opens, open, services) = open(&table, server.services);
     let (duration, max_duration) = durations(&table);
-    let plain = ports::plain(&table, &methods, &opens);
+    let plain = ports::plain(&table, &methods, &open);
     let profile = Profile {
         name,
         public_key,
@@ -199,6 +200,7 @@ pub(crate) fn read(
         key_line: table.line("public_key"),
         connections_line: table.line("connections"),
         plain_line: table.line("plain"),
+        totp_line: table.line("totp"),
     })
 }
 

@@ -1,7 +1,6 @@
 //! `[plain]` and `[totp]` of a profile: sequences of ports.
 #![forbid(unsafe_code)]
 
-use super::Opens;
 use crate::config::{Bounds, Table, limits, value};
 use crate::knock::plain::{MAX_KNOCKS, MIN_KNOCKS};
 use crate::knock::{Method, totp};
@@ -27,7 +26,7 @@ impl Plain {
 }
 
 /// `[plain]` and `insecure`: the sequence, for a profile whose methods name it.
-pub(super) fn plain(table: &Table<'_>, methods: &[Method], opens: &[Opens]) -> Option<Plain> {
+pub(super) fn plain(table: &Table<'_>, methods: &[Method], open: &[PortRange]) -> Option<Plain> {
     let insecure = table.boolean("insecure").is_some_and(value);
     let of_plain = table.table("plain", PLAIN_KEYS);
     let uses = methods.contains(&Method::Plain);
@@ -61,7 +60,7 @@ pub(super) fn plain(table: &Table<'_>, methods: &[Method], opens: &[Opens]) -> O
     }
     let found = of_plain.list::<PortRange>("ports", "\"tcp/7000\"");
     let ports: Vec<PortRange> = found.into_iter().map(value).collect();
-    if let Some(what) = fault(&ports, opens) {
+    if let Some(what) = fault(&ports, open) {
         of_plain.error("ports", what);
     }
     let gap = of_plain.span("gap", limits::SEQUENCE).map_or(DEFAULT_GAP, value);
@@ -73,11 +72,9 @@ pub(super) fn plain(table: &Table<'_>, methods: &[Method], opens: &[Opens]) -> O
 }
 
 /// What is wrong with a sequence by itself.
-fn fault(ports: &[PortRange], opens: &[Opens]) -> Option<String> {
+fn fault(ports: &[PortRange], open: &[PortRange]) -> Option<String> {
     let numbers: Vec<u16> = ports.iter().map(PortRange::first).collect();
-    let opened = |port: &PortRange| {
-        opens.iter().any(|opens| matches!(opens, Opens::Ports(range) if range.contains(port)))
-    };
+    let opened = |port: &PortRange| open.iter().any(|range| range.contains(port));
     if !(MIN_KNOCKS..=MAX_KNOCKS).contains(&ports.len()) {
         return Some(format!("{} ports; use {MIN_KNOCKS} to {MAX_KNOCKS} single ports", ports.len()));
     }

@@ -1,9 +1,10 @@
 //! An authority whose certificates are accepted, and what is known of its revocations.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
-use webpki::EndEntityCert;
+use webpki::{CertRevocationList, EndEntityCert};
 
 use super::crl::Crl;
 use super::leaf::Certificate;
@@ -15,6 +16,9 @@ use crate::time::Timestamp;
 /// An authority, as the name under which its last list's number is remembered: the first 8 bytes of SHA-256 over its
 /// key and its name.
 pub type AuthorityId = [u8; 8];
+
+/// How far ahead of this clock the date of a list may be before it is told.
+const AHEAD: Duration = Duration::from_secs(300);
 
 pub(super) struct Authority {
     pub(super) der: Vec<u8>,
@@ -32,7 +36,14 @@ pub(super) enum List {
     Missing,
     Forged,
     RolledBack,
-    Good(Crl),
+    /// The newest, and the same as webpki has it.
+    Good(Crl, Rc<CertRevocationList<'static>>),
+}
+
+impl List {
+    pub(super) fn good(&self) -> Option<&CertRevocationList<'static>> {
+        if let Self::Good(_, list) = self { Some(list) } else { None }
+    }
 }
 
 impl Authority {
@@ -57,6 +68,10 @@ impl Authority {
         })
     }
 
+    pub(super) fn is_valid(&self, at: Timestamp) -> bool {
+        self.not_before <= at && at <= self.not_after
+    }
+
     pub(super) fn is_self_issued(&self) -> bool {
         self.issuer == self.name.der
     }
@@ -70,7 +85,7 @@ impl Authority {
     }
 
     pub(super) fn has_revoked(&self, serial: &[u8]) -> bool {
-        matches!(&self.list, List::Good(crl) if crl.is_revoked(serial))
+        matches!(&self.list, List::Good(crl, _) if crl.is_revoked(serial))
     }
 
     /// Until when its list is good by its own date, unless that is too long ago.
@@ -80,10 +95,10 @@ impl Authority {
             List::Missing => Err(Rejection::ListMissing { name }),
             List::Forged => Err(Rejection::ListForged { name }),
             List::RolledBack => Err(Rejection::ListRolledBack { name }),
-            List::Good(crl) if at > crl.next_update.saturating_add(grace) => {
+            List::Good(crl, _) if at > crl.next_update.saturating_add(grace) => {
                 Err(Rejection::ListExpired { name, by: at.since(crl.next_update) })
             }
-            List::Good(crl) => Ok(crl.next_update),
+            List::Good(crl, _) => Ok(crl.next_update),
         }
     }
 
@@ -104,7 +119,18 @@ impl Authority {
                 );
                 Some(("crl-late", late))
             }
-            Ok(_) => None,
+            Ok(_) => {
+                let ahead = match &self.list {
+                    List::Good(crl, _) => crl.this_update.since(at),
+                    _ => Duration::ZERO,
+                };
+                let early = format!(
+                    "the revocation list of {} is from {} in the future; check this server's clock, and the authority's",
+                    self.name,
+                    span(ahead),
+                );
+                (ahead > AHEAD).then_some(("crl-early", early))
+            }
         }
     }
 }

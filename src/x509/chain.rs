@@ -4,16 +4,16 @@
 //!
 //! - Whether a certificate was issued by one of ours at all is found out first, by its signature alone. Only then
 //!   is its owner told what is wrong with it; anybody can make a certificate that has expired.
-//! - webpki takes the first revocation list that it finds for an issuer, and lists past their date unless told
-//!   otherwise. It gets exactly one list for each issuer: the one with the highest number that is really signed by
-//!   it, and never a lower number than was seen before.
+//! - webpki takes the first revocation list that it finds for a name. It gets one way up to an authority that is trusted
+//!   by itself, and one list for each on it: the highest number that it really signed, never a lower one than before.
 //! - `clientAuth` has to be among the purposes of the client's certificate. webpki can demand it of the whole path,
 //!   authorities included, where it is rarely written, or only where there are purposes at all.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{
     ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
     OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -40,9 +40,6 @@ pub type Numbers = HashMap<AuthorityId, Vec<u8>>;
 /// Those whose certificates are accepted, with what they have revoked.
 pub struct Authorities {
     all: Vec<Authority>,
-    anchors: Vec<TrustAnchor<'static>>,
-    between: Vec<CertificateDer<'static>>,
-    lists: Vec<CertRevocationList<'static>>,
     grace: Duration,
 }
 
@@ -58,39 +55,25 @@ impl Authorities {
         seen: &Numbers,
         grace: Duration,
     ) -> (Self, Vec<String>) {
-        let mut complaints = Vec::new();
-        let mut all: Vec<Authority> = Vec::new();
-        for der in certificates.iter().take(MAX_AUTHORITIES) {
-            match Authority::read(der) {
-                Ok(authority) if all.iter().any(|known| known.der == authority.der) => {}
-                Ok(authority) => all.push(authority),
-                Err(complaint) => complaints.push(complaint),
-            }
-        }
-        let mut good: HashMap<usize, (Crl, OwnedCertRevocationList)> = HashMap::new();
-        for der in lists {
-            if let Err(complaint) = take_list(der, &mut all, &mut good) {
-                complaints.push(complaint);
-            }
-        }
-        let mut accepted = Vec::new();
-        for (index, (crl, list)) in good {
-            let Some(authority) = all.get_mut(index) else { continue };
-            if seen.get(&authority.id).is_some_and(|seen| is_lower(&crl.number, seen)) {
+        let (mut all, mut complaints) = match read_all(certificates) {
+            Ok(all) => (all, Vec::new()),
+            Err(complaints) => (Vec::new(), complaints),
+        };
+        complaints.extend(lists.iter().filter_map(|der| take_list(der, &mut all).err()));
+        for authority in &mut all {
+            let rolled_back =
+                |crl: &Crl| seen.get(&authority.id).is_some_and(|seen| is_lower(&crl.number, seen));
+            if matches!(&authority.list, List::Good(crl, _) if rolled_back(crl)) {
                 authority.list = List::RolledBack;
-            } else {
-                authority.list = List::Good(crl);
-                accepted.push(CertRevocationList::Owned(list));
             }
         }
-        let (anchors, between) = split(&all);
-        (Self { all, anchors, between, lists: accepted, grace }, complaints)
+        (Self { all, grace }, complaints)
     }
 
     /// The numbers of the lists that are in force.
     pub fn numbers(&self) -> impl Iterator<Item = (AuthorityId, &[u8])> {
         self.all.iter().filter_map(|authority| match &authority.list {
-            List::Good(crl) => Some((authority.id, crl.number.as_slice())),
+            List::Good(crl, _) => Some((authority.id, crl.number.as_slice())),
             _ => None,
         })
     }
@@ -99,21 +82,41 @@ impl Authorities {
     pub fn revoked(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.all.iter().flat_map(|authority| {
             let lists = match &authority.list {
-                List::Good(crl) => Some(crl.serials()),
+                List::Good(crl, _) => Some(crl.serials()),
                 _ => None,
             };
             lists.into_iter().flatten().map(|serial| (authority.name.der.as_slice(), serial))
         })
     }
 
-    /// The one that issued this certificate; `None` when none of ours did.
+    /// The newest date of the lists that are in force: it is at least that late.
     #[must_use]
-    pub fn issuer(&self, certificate: &Certificate<'_>) -> Option<Issuer> {
+    pub fn latest_update(&self) -> Option<Timestamp> {
+        self.all
+            .iter()
+            .filter_map(|authority| match &authority.list {
+                List::Good(crl, _) => Some(crl.this_update),
+                _ => None,
+            })
+            .max()
+    }
+
+    /// Whether one of them bears the name of this certificate's issuer: asked before any signature is looked at.
+    #[must_use]
+    pub fn has_name_of_issuer(&self, certificate: &Certificate<'_>) -> bool {
+        self.all.iter().any(|authority| authority.name.der == certificate.issuer)
+    }
+
+    /// The one that issued this certificate; `None` when none of ours did. Of two certificates of one authority, one
+    /// that is valid `at` this time.
+    #[must_use]
+    pub fn issuer(&self, certificate: &Certificate<'_>, at: Timestamp) -> Option<Issuer> {
         let issued = |authority: &Authority| {
             authority.name.der == certificate.issuer
                 && Certificate::parse(&authority.der).is_some_and(|ours| certificate.is_signed_by(&ours.key))
         };
-        self.all.iter().position(issued).map(Issuer)
+        let all = self.all.iter().enumerate().filter(|(_, authority)| issued(authority));
+        all.min_by_key(|(_, authority)| !authority.is_valid(at)).map(|(place, _)| Issuer(place))
     }
 
     /// Whether a certificate that `issuer` issued is good `at` this time, and until when that can be relied on.
@@ -144,54 +147,31 @@ impl Authorities {
         if !certificate.is_for_clients() {
             return Err(Rejection::Usage);
         }
-        let (until, enforce) = self.walk(authority, at)?;
-        let policy = if enforce { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore };
-        self.verify(der, at, policy)?;
-        Ok(until.min(certificate.not_after))
+        let way = self.walk(authority, at)?;
+        verify(der, at, &way)?;
+        Ok(way.until.min(certificate.not_after))
     }
 
-    /// The way from an authority up to one that is trusted by itself: until when all of it is good, and whether all
-    /// lists on it are within their own dates.
-    fn walk(&self, first: &Authority, at: Timestamp) -> Result<(Timestamp, bool), Rejection> {
-        let (mut until, mut in_date, mut authority) = (Timestamp::from_nanos(u64::MAX), true, first);
+    /// The way from an authority up to one that is trusted by itself.
+    fn walk<'a>(&'a self, first: &'a Authority, at: Timestamp) -> Result<Way<'a>, Rejection> {
+        let mut way = Way { until: Timestamp::from_nanos(u64::MAX), in_date: true, authorities: vec![first] };
+        let mut authority = first;
         for _ in 0..=self.all.len() {
-            if at < authority.not_before || at > authority.not_after {
+            if !authority.is_valid(at) {
                 return Err(Rejection::AuthorityExpired { name: authority.name.to_string() });
             }
             let next_update = authority.list_until(at, self.grace)?;
-            in_date &= at <= next_update;
-            until = until.min(authority.not_after).min(next_update.saturating_add(self.grace));
-            let above = self.all.iter().find(|above| above.has_issued(authority));
-            let Some(above) = above else { return Ok((until, in_date)) };
+            way.in_date &= at <= next_update;
+            way.until = way.until.min(authority.not_after).min(next_update.saturating_add(self.grace));
+            let issuers = self.all.iter().filter(|above| above.has_issued(authority));
+            let Some(above) = issuers.min_by_key(|above| !above.is_valid(at)) else { return Ok(way) };
             if above.has_revoked(&authority.serial) {
                 return Err(Rejection::AuthorityRevoked { name: authority.name.to_string() });
             }
+            way.authorities.push(above);
             authority = above;
         }
         Err(Rejection::Path("its authorities certify each other in a circle".into()))
-    }
-
-    fn verify(&self, der: &[u8], at: Timestamp, policy: ExpirationPolicy) -> Result<(), Rejection> {
-        let der = CertificateDer::from(der);
-        let end = EndEntityCert::try_from(&der).map_err(|error| rejection(&error))?;
-        let lists: Vec<&CertRevocationList<'_>> = self.lists.iter().collect();
-        let revocation = RevocationOptionsBuilder::new(&lists)
-            .map_err(|_| Rejection::ListMissing { name: String::new() })?
-            .with_depth(RevocationCheckDepth::Chain)
-            .with_status_policy(UnknownStatusPolicy::Deny)
-            .with_expiration_policy(policy)
-            .build();
-        end.verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            &self.anchors,
-            &self.between,
-            UnixTime::since_unix_epoch(Duration::from_secs(at.as_secs())),
-            KeyUsage::client_auth(),
-            Some(revocation),
-            None,
-        )
-        .map(|_| ())
-        .map_err(|error| rejection(&error))
     }
 
     /// What is wrong with authorities and their lists: which authority, what kind of trouble, and a sentence.
@@ -209,7 +189,7 @@ impl Authorities {
     pub fn next_change(&self, at: Timestamp) -> Option<Timestamp> {
         let times = self.all.iter().flat_map(|authority| {
             let list = match &authority.list {
-                List::Good(crl) => [crl.next_update, crl.next_update.saturating_add(self.grace)],
+                List::Good(crl, _) => [crl.next_update, crl.next_update.saturating_add(self.grace)],
                 _ => [authority.not_after; 2],
             };
             list.into_iter().chain([authority.not_after])
@@ -225,32 +205,95 @@ pub type Trouble = (AuthorityId, &'static str);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issuer(usize);
 
-/// Finds out whose list this is, and keeps it if it is the newest.
-fn take_list(
-    der: &[u8],
-    all: &mut [Authority],
-    good: &mut HashMap<usize, (Crl, OwnedCertRevocationList)>,
-) -> Result<(), String> {
+/// A way that was walked: the issuer first, last the one that is trusted by itself.
+struct Way<'a> {
+    /// Until when all of it is good.
+    until: Timestamp,
+    /// Whether all lists on it are within their own dates.
+    in_date: bool,
+    authorities: Vec<&'a Authority>,
+}
+
+/// Verifies a certificate along one way, and by the lists of that way alone: another authority may have the same name.
+fn verify(der: &[u8], at: Timestamp, way: &Way<'_>) -> Result<(), Rejection> {
+    let der = CertificateDer::from(der);
+    let end = EndEntityCert::try_from(&der).map_err(|error| rejection(&error))?;
+    let missing = || Rejection::ListMissing { name: String::new() };
+    let lists: Vec<&CertRevocationList<'_>> =
+        way.authorities.iter().filter_map(|one| one.list.good()).collect();
+    let policy = if way.in_date { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore };
+    let revocation = RevocationOptionsBuilder::new(&lists)
+        .map_err(|_| missing())?
+        .with_depth(RevocationCheckDepth::Chain)
+        .with_status_policy(UnknownStatusPolicy::Deny)
+        .with_expiration_policy(policy)
+        .build();
+    let of = |authority: &Authority| CertificateDer::from(authority.der.clone());
+    let (last, between) = way.authorities.split_last().ok_or_else(missing)?;
+    let root = of(last);
+    let anchor = anchor_from_trusted_cert(&root).map_err(|error| rejection(&error))?;
+    let between: Vec<CertificateDer<'_>> = between.iter().map(|authority| of(authority)).collect();
+    let usage = KeyUsage::client_auth();
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(at.as_secs()));
+    end.verify_for_usage(ALL_VERIFICATION_ALGS, &[anchor], &between, time, usage, Some(revocation), None)
+        .map(|_| ())
+        .map_err(|error| rejection(&error))
+}
+
+/// All authorities, or none: one that is left out could be the one that has revoked another.
+fn read_all(certificates: &[Vec<u8>]) -> Result<Vec<Authority>, Vec<String>> {
+    const NONE: &str = "until that is put right, no certificate is accepted";
+    if certificates.len() > MAX_AUTHORITIES {
+        return Err(vec![format!(
+            "{} authorities, and at most {MAX_AUTHORITIES} can be used; {NONE}",
+            certificates.len()
+        )]);
+    }
+    let mut all: Vec<Authority> = Vec::new();
+    let mut complaints = Vec::new();
+    for der in certificates {
+        match Authority::read(der) {
+            Ok(authority) if all.iter().any(|known| known.der == authority.der) => {}
+            Ok(authority) => all.push(authority),
+            Err(complaint) => complaints.push(format!("{complaint}; {NONE}")),
+        }
+    }
+    let named_above = |authority: &Authority| {
+        !authority.is_self_issued() && all.iter().any(|other| other.name.der == authority.issuer)
+    };
+    let orphans = all
+        .iter()
+        .filter(|authority| named_above(authority) && !all.iter().any(|other| other.has_issued(authority)));
+    complaints.extend(orphans.map(|authority| {
+        format!("{} bears the name of an authority that has not signed it, or whose key is of a kind that is not known here; {NONE}", authority.name)
+    }));
+    if complaints.is_empty() { Ok(all) } else { Err(complaints) }
+}
+
+/// Finds out whose list this is, and keeps it where it is the newest. An authority may have several certificates.
+fn take_list(der: &[u8], all: &mut [Authority]) -> Result<(), String> {
     let crl = Crl::parse(der).map_err(|error| format!("one of the revocation lists {error}"))?;
     let issuer =
         Name::read(&crl.issuer).map_or_else(|| "an unreadable name".to_owned(), |name| name.to_string());
-    let of_name = all.iter().any(|authority| authority.name.der == crl.issuer);
-    if !of_name {
+    let mut named: Vec<&mut Authority> =
+        all.iter_mut().filter(|authority| authority.name.der == crl.issuer).collect();
+    if named.is_empty() {
         return Err(format!("there is a revocation list of {issuer}, which is none of the authorities"));
     }
-    let Some(index) = all.iter().position(|authority| crl.verify(&authority.der).is_ok()) else {
-        let named = |authority: &&mut Authority| authority.name.der == crl.issuer;
-        all.iter_mut().filter(named).for_each(|authority| authority.list = List::Forged);
+    let signed = |authority: &Authority| crl.verify(&authority.der).is_ok();
+    if !named.iter().any(|authority| signed(authority)) {
+        let without = named.iter_mut().filter(|authority| authority.list.good().is_none());
+        without.for_each(|authority| authority.list = List::Forged);
         return Err(format!("a revocation list of {issuer} is not signed by it"));
-    };
+    }
     let list = OwnedCertRevocationList::from_der(der)
         .map_err(|error| format!("the revocation list of {issuer} cannot be used: {error}"))?;
-    let newer = good.get(&index).is_none_or(|(known, _)| {
-        (crl.number.len(), &crl.number, crl.this_update)
-            > (known.number.len(), &known.number, known.this_update)
-    });
-    if newer {
-        good.insert(index, (crl, list));
+    let list = Rc::new(CertRevocationList::Owned(list));
+    let order = |crl: &Crl| (crl.number.len(), crl.number.clone(), crl.this_update);
+    for authority in named.into_iter().filter(|authority| signed(authority)) {
+        if !matches!(&authority.list, List::Good(known, _) if order(known) >= order(&crl)) {
+            authority.list = List::Good(crl.clone(), Rc::clone(&list));
+        }
     }
     Ok(())
 }
@@ -258,18 +301,4 @@ fn take_list(
 /// Numbers without leading zeros: the shorter one is the lower one.
 fn is_lower(number: &[u8], than: &[u8]) -> bool {
     (number.len(), number) < (than.len(), than)
-}
-
-/// Roots, and whatever has no issuer among the rest, are trusted by themselves; the others by who issued them.
-fn split(all: &[Authority]) -> (Vec<TrustAnchor<'static>>, Vec<CertificateDer<'static>>) {
-    let (mut anchors, mut between) = (Vec::new(), Vec::new());
-    for authority in all {
-        let der = CertificateDer::from(authority.der.clone());
-        if all.iter().any(|other| other.has_issued(authority)) {
-            between.push(der);
-        } else if let Ok(anchor) = anchor_from_trusted_cert(&der) {
-            anchors.push(anchor.to_owned());
-        }
-    }
-    (anchors, between)
 }

@@ -21,14 +21,24 @@ mod time;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-/// The certificates in a file: one as DER, or any number as PEM (RFC 7468) with whatever text between them.
+/// The certificates in a file: one as DER, or any number as PEM (RFC 7468) with whatever text between them. In place of
+/// one that cannot be read stands an empty one, so that it is missed.
 #[must_use]
 pub fn certificates(file: &[u8]) -> Vec<Vec<u8>> {
     if file.first() == Some(&der::tag::SEQUENCE) {
         return vec![file.to_vec()];
     }
-    CertificateDer::pem_slice_iter(file).filter_map(|found| Some(found.ok()?.to_vec())).collect()
+    let found: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(file)
+        .map(|found| found.map(|der| der.to_vec()).unwrap_or_default())
+        .collect();
+    // A block without an end is passed over in silence.
+    let begun = file.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
+    let missed = begun.saturating_sub(found.len());
+    found.into_iter().chain(std::iter::repeat_n(Vec::new(), missed)).collect()
 }
+
+/// How a certificate begins in PEM.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// The revocation lists in a file, likewise.
 #[must_use]

@@ -29,6 +29,15 @@ impl Scheme {
     /// Every scheme.
     pub const ALL: [Self; 4] = [Self::Ed25519, Self::P256, Self::P384, Self::RsaPss];
 
+    /// How many X25519 handshakes one verification costs: ring has no fast P-384.
+    #[must_use]
+    pub fn cost(self) -> u32 {
+        match self {
+            Self::P384 => 10,
+            Self::Ed25519 | Self::P256 | Self::RsaPss => 1,
+        }
+    }
+
     /// The scheme with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {

@@ -129,11 +129,12 @@ fn frames() -> Recording {
 type Change = fn(&mut [u8; 64]);
 
 /// Requests of a client that proved who it is, and what is wrong with each.
-const REQUESTS: [(&str, Change); 13] = [
+const REQUESTS: [(&str, Change); 14] = [
     ("refused fields version", |plain| plain[0] = 2),
     ("refused fields flags", |plain| plain[1] = 0x80),
     ("refused fields query", |plain| plain[1] = 3),
-    ("refused fields session-flags", |plain| plain[11] = 1),
+    ("refused fields session-flags", |plain| plain[11] = 0x80),
+    ("refused fields connections", |plain| plain[10] = 1),
     ("refused fields address-field", |plain| plain[1] = 4),
     ("refused fields entries", |plain| plain[36] = 6),
     ("refused fields padding", |plain| plain[63] = 1),

@@ -66,7 +66,7 @@ fn a_single_connection_grant_is_not_given_twice_by_making_the_table_anew() {
     let _ssh = world.listener(22);
     world.knock(&["--for", "1m"]);
     world.nft(&["delete", "table", "inet", "knockd-rs"]);
-    daemon.await_log("1 for a single connection were not restored: knock again");
+    daemon.await_log("1 for a number of connections was not restored: knock again");
     assert!(!world.can_connect(SERVER4, 22));
     world.knock(&[]);
     assert!(world.can_connect(SERVER4, 22));

@@ -14,18 +14,21 @@ use super::message::Kind;
 type Placed = (usize, Symbol);
 
 /// The first of the messages in these knocks, oldest knock first, of which `open` makes something. `voices` is how many
-/// voices there are.
+/// voices there are; `fresh` how many of the knocks are new since the last search, which found nothing in what none of
+/// them belongs to.
 pub(super) fn find<T>(
     knocks: &[Symbol],
     voices: u8,
+    fresh: usize,
     mut open: impl FnMut(Part, Vec<u8>) -> Option<T>,
 ) -> Option<T> {
     let of_voice =
         |voice| knocks.iter().copied().enumerate().filter(move |(_, symbol)| symbol.voice == voice);
     let by_voice: Vec<Vec<Placed>> = (0..voices).map(|voice| of_voice(voice).collect()).collect();
     let kinds = Kind::ALL.into_iter().filter(|kind| kind.voices <= voices);
-    let mut parts = kinds.flat_map(|kind| (0..voices).map(move |voice| Part { kind, voice, voices }));
-    parts.find_map(|part| {
+    let parts = kinds.flat_map(|kind| (0..voices).map(move |voice| Part { kind, voice, voices }));
+    let is_fresh = |part: &Part| knocks.iter().rev().take(fresh).any(|knock| part.point(*knock).is_some());
+    parts.filter(is_fresh).find_map(|part| {
         let Kind { k, n, .. } = part.kind;
         let all = part.points(&by_voice);
         // Too few knocks of a part are the usual case.

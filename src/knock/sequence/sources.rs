@@ -55,6 +55,8 @@ pub(super) struct Seat {
     next: u16,
     /// How many of the oldest are there only so that they are not heard again.
     settled: u16,
+    /// How many of the newest have not been looked at.
+    fresh: u16,
     places: [u16; MAX_KNOCKS as usize],
 }
 
@@ -112,12 +114,17 @@ fn knocked_before(porch: &mut [Note], source: u64, place: u16) -> Option<u16> {
 
 impl Seat {
     const EMPTY: Self =
-        Self { source: 0, seen: 0, len: 0, next: 0, settled: 0, places: [0; MAX_KNOCKS as usize] };
+        Self { source: 0, seen: 0, len: 0, next: 0, settled: 0, fresh: 0, places: [0; MAX_KNOCKS as usize] };
 
     /// The knocks from the oldest to the newest.
     pub(super) fn knocks(&self) -> impl Iterator<Item = u16> + '_ {
         let (newer, older) = self.used().split_at(usize::from(self.next).min(usize::from(self.len)));
         older.iter().chain(newer).copied().skip(self.settled.into())
+    }
+
+    /// How many have come since the last look, which this is.
+    pub(super) fn looked(&mut self) -> usize {
+        std::mem::take(&mut self.fresh).into()
     }
 
     /// How many there are.
@@ -146,6 +153,7 @@ impl Seat {
             *slot = place;
         }
         self.next = (self.next + 1) % MAX_KNOCKS;
+        self.fresh = (self.fresh + 1).min(MAX_KNOCKS);
         if self.len == MAX_KNOCKS {
             self.settled = self.settled.saturating_sub(1);
         }

@@ -371,8 +371,9 @@ impl Desk {
                 );
                 if !lost.is_empty() {
                     text += &format!(
-                        " ({} for a number of connections were not restored: knock again)",
-                        lost.len()
+                        " ({} for a number of connections {} not restored: knock again)",
+                        lost.len(),
+                        if lost.len() == 1 { "was" } else { "were" }
                     );
                 }
                 Event::new(LogLevel::Warning, "healed", text)

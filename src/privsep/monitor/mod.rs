@@ -28,7 +28,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use self::crew::{Crew, News, Terms};
 use self::desk::Desk;
-use self::files::Watch;
+use self::files::{Looks, Watch};
 use self::links::Links;
 use self::report::Pending;
 use self::signals::Signals;
@@ -88,6 +88,7 @@ struct Monitor {
     control: Server,
     links: Links,
     files: Watch,
+    looks: Looks,
     notify: Notify,
     /// Commands that wait for the worker's pulse, and the id of the last ping.
     pending: Vec<Pending>,
@@ -138,6 +139,7 @@ impl Monitor {
             control: Server::new(&directories.runtime, group.unwrap_or(0), clock::uptime()),
             links: Links::open(),
             files: Watch::default(),
+            looks: Looks::default(),
             notify: Notify::open(),
             pending: Vec::new(),
             pings: 0,
@@ -149,7 +151,7 @@ impl Monitor {
             directories,
         };
         monitor.say_at_start(&broken, group.is_none());
-        monitor.watch_files();
+        let _ = monitor.watch_files();
         monitor.begin_worker();
         Ok(monitor)
     }
@@ -195,7 +197,12 @@ impl Monitor {
                 self.follow_interface();
             }
             if self.files.changed() {
-                self.read_trust_again();
+                self.looks.noticed(clock::uptime());
+            }
+            if self.looks.is_due(clock::uptime()) {
+                // A directory or a link may be another one now.
+                let is_new = self.watch_files();
+                self.looks.looked(is_new, clock::uptime());
             }
             self.mend();
             self.keep_time()?;
@@ -229,6 +236,7 @@ impl Monitor {
             self.notify.next_deadline(),
             self.desk.next_deadline(),
             self.control.next_deadline(),
+            self.looks.due(),
         ];
         deadlines.into_iter().flatten().map(|at| at.saturating_sub(uptime)).chain(tick).min()
     }

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::{CertificateRule, Configuration, Device, LogLevel, read_trust};
 use crate::files::system_owners;
 use crate::grant::{Limits, ProfileLimits};
-use crate::knock::Method;
+use crate::knock::{Method, sequence, syn, totp};
 use crate::policy::Rules;
 use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain};
 use crate::profile::Profile;
@@ -30,33 +30,35 @@ impl Monitor {
         }
     }
 
-    /// Watches the files of the authorities that the present configuration names.
-    pub(super) fn watch_files(&mut self) {
+    /// Watches the files of the authorities that the present configuration names, and reads them; whether there is
+    /// something new in them.
+    pub(super) fn watch_files(&mut self) -> bool {
         let authority = self.config.certificates.authority.as_ref();
         let (watch, complaints) = Watch::open(&self.directories.config, authority);
         self.files = watch;
         complaints.iter().for_each(|line| self.say(LogLevel::Warning, "certificates", line));
         // What changed between reading and watching went without a notice.
-        self.read_trust_again();
+        self.read_trust_again()
     }
 
     /// A file in one of their directories has changed. Where it is one of theirs, a new worker gets the new bytes; the
     /// configuration is the same. A revocation list that cannot be read is none: without it, certificates are
     /// refused. Authorities that cannot be read stay as they were.
-    pub(super) fn read_trust_again(&mut self) {
-        let Some(authority) = &self.config.certificates.authority else { return };
+    fn read_trust_again(&mut self) -> bool {
+        let Some(authority) = &self.config.certificates.authority else { return false };
         let dir = &self.directories.config;
         let (mut trust, faults) = read_trust(dir, authority, &system_owners());
         if faults.iter().any(|fault| authority.ca.iter().any(|path| dir.join(path) == fault.path)) {
             trust.authorities.clone_from(&self.config.trust.authorities);
         }
         if trust == self.config.trust {
-            return;
+            return false;
         }
         self.config.trust = trust;
         faults.iter().for_each(|fault| self.say(LogLevel::Error, "certificates", &fault.to_string()));
         self.say(LogLevel::Info, "certificates", "authorities and revocation lists were read again");
         self.begin_worker();
+        true
     }
 
     pub(super) fn worker_serves(&mut self, landlock: bool) {
@@ -244,8 +246,18 @@ fn quarantine(config: &Configuration) -> Span {
     let window = |freshness: &crate::config::Freshness| {
         freshness.max_age.as_secs().saturating_add(freshness.max_ahead.as_secs())
     };
-    let longest = enabled(config).map(|profile| window(&profile.freshness)).max();
-    Span::from_secs(longest.unwrap_or(0).max(window(&config.settings.freshness)))
+    // A code of the time is good in its step and the ones beside it, whatever the profile says; with a clock in doubt
+    // so is a sequence, which else has the profile's window too.
+    let steps = |method: &Method| match method {
+        Method::Syn => 3 * syn::STEP.as_secs(),
+        Method::Totp => 3 * totp::STEP,
+        Method::Sequence => 3 * sequence::STEP,
+        Method::Spa | Method::Cert | Method::Plain => 0,
+    };
+    let of_methods = enabled(config).flat_map(|profile| profile.methods.iter().map(steps)).max().unwrap_or(0);
+    let longest = enabled(config).map(|profile| window(&profile.freshness)).max().unwrap_or(0);
+    let of_methods = u32::try_from(of_methods).unwrap_or(u32::MAX);
+    Span::from_secs(longest.max(window(&config.settings.freshness)).max(of_methods))
 }
 
 /// How long a status may wait for the worker's pulse.
