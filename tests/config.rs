@@ -514,6 +514,71 @@ fn a_profiles_name_must_be_usable_everywhere() {
 }
 
 #[test]
+fn sequences_by_the_time_that_could_be_guessed_are_refused() {
+    let totp = |seed: u8, ports: u8| {
+        let client = key(seed);
+        format!(
+            "public_key = \"{client}\"\nopen = [\"tcp/22\"]\nmethods = [\"totp\"]\ntotp.ports = {ports}\n"
+        )
+    };
+    let few = "[sequence]\nspan = 8192\n";
+    let with = |ports| Etc::new().settings("").profile("a.toml", &totp(11, ports)).errors();
+    assert_eq!([with(6), with(4)], [[""; 0]; 2]);
+    assert_eq!(
+        Etc::new().settings(few).profile("a.toml", &totp(11, 4)).errors(),
+        [
+            "profiles.d/a.toml:4: totp: 4 ports on a span of 8192 can be guessed where 1 client knocks by them; use at least \
+          5 in all such profiles, or a larger span in [sequence]"
+        ]
+    );
+    let two = Etc::new().settings("").profile("a.toml", &totp(11, 4)).profile("b.toml", &totp(12, 6));
+    let sentence = "4 ports on a span of 32768 can be guessed where 2 clients knock by them; use at least 5 in all such \
+                    profiles, or a larger span in [sequence]";
+    assert_eq!(two.errors(), [format!("profiles.d/a.toml:4: totp: {sentence}")]);
+}
+
+#[test]
+fn a_fixed_sequence_keeps_off_the_knock_port_and_what_a_service_opens() {
+    let plain = |open: &str, ports: &str| {
+        format!("open = [\"{open}\"]\nmethods = [\"plain\"]\ninsecure = true\n[plain]\nports = [{ports}]\n")
+    };
+    assert_eq!(
+        Etc::new().profile("a.toml", &plain("tcp/22", "\"tcp/7000\", \"udp/62201\", \"tcp/6000\"")).errors(),
+        [
+            "profiles.d/a.toml:4: plain.ports: holds 62201, the knock port, so that one packet could be two knocks; use \
+          another port"
+        ]
+    );
+    let etc = Etc::new().settings("[services]\nweb = [\"tcp/7000\"]\n");
+    assert_eq!(
+        etc.profile("a.toml", &plain("web", "\"tcp/7000\", \"udp/8000\", \"tcp/6000\"")).errors(),
+        [
+            "profiles.d/a.toml:5: plain.ports: tcp/7000 is what this profile opens, so that connecting to it would be a \
+          knock; use another port"
+        ]
+    );
+}
+
+#[test]
+fn sets_mode_has_no_session_flags_and_counts_no_connections() {
+    let sets = "[firewall]\nmode = \"sets\"\nsets.timed_v4 = \"inet filter knock\"\n";
+    let refused = |lines: &str| Etc::new().settings(sets).profile("laptop.toml", &laptop(lines)).errors();
+    assert!(refused("connections = 3\n")[0].contains("a number of connections needs the daemon's own table"));
+    let flags = "connections = \"many\"\nsession = [\"end-with-grant\"]\n";
+    assert!(refused(flags)[0].contains("session flags need the daemon's own table"));
+    profiles_are_refused(&[
+        (
+            "session = [\"forever\"]\n",
+            &[
+                "profiles.d/laptop.toml:3: session: `forever` is no session flag; use one-at-a-time, last-knock, lock-out, end-with-grant",
+            ],
+        ),
+        ("connections = 251\n", &["profiles.d/laptop.toml:3: connections: 251; use 1 to 250"]),
+        ("lockout = \"0s\"\n", &["profiles.d/laptop.toml:3: lockout: 0s; use 1s to 30d"]),
+    ]);
+}
+
+#[test]
 fn sets_mode_needs_the_sets_that_its_profiles_use() {
     let sets = |set: &str| format!("[firewall]\nmode = \"sets\"\nsets.{set} = \"inet filter knock\"\n");
     let etc =

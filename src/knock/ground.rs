@@ -126,3 +126,17 @@ impl fmt::Display for GroundError {
 }
 
 impl std::error::Error for GroundError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_in_no_range() {
+        let ground = |excluded: &[u16]| Ground { base: 100, span: 10, excluded: excluded.to_vec() }.ranges();
+        assert_eq!(ground(&[]), [(100, 109)]);
+        assert_eq!(ground(&[104, 99, 110]), [(100, 103), (105, 109)]);
+        assert_eq!(ground(&[109, 100, 101, 101]), [(102, 108)]);
+        assert_eq!(Ground { base: 65_535, span: 1, excluded: vec![65_535] }.ranges(), []);
+    }
+}

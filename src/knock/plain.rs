@@ -66,7 +66,7 @@ pub(super) struct Decoder {
 /// How many times a second sequences are completed, by one network and by all: each costs a request and a line in the
 /// log, and whoever has seen one can send it again as often as he likes.
 const COMPLETIONS: Rates =
-    Rates { all: const { NonZeroU32::new(20).unwrap() }, source: const { NonZeroU32::new(1).unwrap() } };
+    Rates { all: const { NonZeroU32::new(30).unwrap() }, source: const { NonZeroU32::new(10).unwrap() } };
 
 impl Decoder {
     pub(super) fn new(sequences: impl IntoIterator<Item = Sequence>, hash: Seeded) -> Self {
@@ -223,6 +223,21 @@ mod tests {
         assert!(knock(2_000_000, 100, None) && knock(2_000_000, 101, None));
         assert!(knock(1_900_000, 102, None), "the clock was set back");
         assert!(!knock(2_000_000, 103, Some(200)) && knock(2_000_000, 200, None));
+    }
+
+    #[test]
+    fn whoever_plays_a_recorded_sequence_over_and_over_costs_a_request_now_and_then() {
+        let mut decoder = decoder();
+        let mut completed = 0;
+        for source in 0..100u32 {
+            let source = IpAddr::from((0x0a00_0000 + source).to_be_bytes()).to_string();
+            for _ in 0..10 {
+                let said = play(&mut decoder, &source, &["tcp/7000", "udp/8000", "tcp/6000"]);
+                completed += said.iter().filter(|said| said.is_ok()).count();
+            }
+        }
+        // All in one second of the decoder's time.
+        assert_eq!(completed, 30);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rustix::net::{
 };
 
 use crate::common::{
-    CLIENT4, CLIENT6, Daemon, PLAIN, SERVER_NAME, SERVER4, SERVER6, STRANGER4, World, said, succeed,
-    wait_for, within,
+    CLIENT4, CLIENT6, Daemon, GUARDED, PATIENCE, PLAIN, SERVER_NAME, SERVER4, SERVER6, STRANGER4, World,
+    attempt, said, succeed, wait_for, within,
 };
 
 /// The span is closed without an answer, as on a host whose firewall drops what it does not know.
@@ -278,6 +278,20 @@ fn explain_shows_the_way_to_the_ports_and_counts_nothing() {
     let counted = counter();
     succeed(&world.client(&["sequence", SERVER_NAME, "--explain", "--json"]));
     assert_eq!((counter(), before.len()), (counted, 28));
+    // It may be shown to others: whoever knocks at these ports opens nothing.
+    let ports: Vec<u16> = shown
+        .lines()
+        .filter_map(|line| line.rsplit_once("tcp/")?.1.trim().parse().ok().filter(|port| *port > 1024))
+        .collect();
+    assert_eq!(ports.len(), 28);
+    let daemon = world.daemon(GUARDED);
+    world.on_client(|| {
+        for port in &ports {
+            let _ = attempt(None, (SERVER4, *port).into(), Duration::from_millis(20));
+        }
+    });
+    assert!(wait_for(PATIENCE, || daemon.counter("dropped: partial") == 28), "{}", daemon.log());
+    assert!(daemon.grants().is_empty());
 }
 
 /// Forged SYNs from the client's own address to random ports of the span, so many a second.

@@ -262,3 +262,31 @@ fn quarantine(config: &Configuration) -> Span {
 
 /// How long a status may wait for the worker's pulse.
 pub(super) const PULSE_PATIENCE: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_quarantine_lasts_until_no_code_of_the_time_is_good_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        crate::config::make_keys_if_missing(dir.path()).unwrap();
+        let short = "[freshness]\nmax_age = \"5s\"\nmax_ahead = \"5s\"\n";
+        std::fs::write(dir.path().join("knockd-rs.toml"), short).unwrap();
+        let profiles = dir.path().join("profiles.d");
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o750)
+            .create(profiles)
+            .unwrap();
+        let key = crate::crypto::KeyPair::from_seed([7; 32]).public();
+        let quarantine = |methods: &str| {
+            let text = format!("public_key = \"{key}\"\nopen = [\"tcp/22\"]\nmethods = {methods}\n");
+            let file = dir.path().join("profiles.d/laptop.toml");
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+            super::quarantine(&crate::config::load_from(dir.path(), None).unwrap()).as_secs()
+        };
+        assert_eq!(quarantine("[\"spa\"]"), 10);
+        assert_eq!(quarantine("[\"spa\", \"syn\"]"), 90);
+        assert_eq!(quarantine("[\"totp\"]"), 90);
+        assert_eq!(quarantine("[\"syn\", \"sequence\"]"), 768);
+    }
+}
