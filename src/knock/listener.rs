@@ -172,7 +172,8 @@ impl Listener {
                 _ => None,
             },
         };
-        for heard in [plain, totp, sequence, own].into_iter().flatten() {
+        // One packet can end two sequences; of a fixed one nothing is lost, since it is good again.
+        for heard in [own, sequence, totp, plain].into_iter().flatten() {
             match heard {
                 Ok(authentic) => return Ok(authentic),
                 Err(drop) => why = why.max(drop),

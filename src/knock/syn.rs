@@ -185,7 +185,7 @@ fn unusable(server: &KeyPair, member: &Member) -> (CodeKey, Vec<Option<ServiceTa
 
 /// SYNs in, requests out, without cryptography.
 ///
-/// Memory: [`BYTES_PER_CODE`] bytes a code, in four tables at most; a client has [`SLOTS`] codes in each, and as many
+/// Memory: [`BYTES_PER_CODE`] bytes a code, in four tables here and four that are made ahead; a client has [`SLOTS`] codes in each, and as many
 /// more for every service that its profile names. Besides that, the codes that were used in these steps.
 pub(super) struct Decoder {
     /// Whose the requests are, in the order of [`Book::table`].
