@@ -156,6 +156,7 @@ fn every_reason_of_refusal_is_explained_and_no_other() {
         include_str!("../src/policy.rs"),
         include_str!("../src/grant/ledger.rs"),
         include_str!("../src/x509/rejection.rs"),
+        include_str!("../src/privsep/monitor/sessions.rs"),
     ];
     let real: BTreeSet<String> = sources.into_iter().flat_map(names_in_source).collect();
     assert!(real.len() >= 15 && real.contains("stale") && real.contains("all-full"), "{real:?}");

@@ -80,7 +80,7 @@ pub(super) struct Knock {
     #[arg(long, conflicts_with_all = ["syn", "duration", "many", "connections", "address", "pin", "close", "SessionFlags"])]
     totp: bool,
     /// Try the TCP port until it opens; the default for a single one.
-    #[arg(long, conflicts_with = "no_wait")]
+    #[arg(long, conflicts_with_all = ["no_wait", "last_knock"])]
     wait: bool,
     /// Send the knock and do not look for an effect.
     #[arg(long)]
@@ -108,6 +108,10 @@ impl Knock {
             .map_err(|error| Failure::Failed(error.to_string()))?;
         knocker.pinned = self.pin;
         knocker.way = self.way(&enrolment)?;
+        if self.flags.last_knock {
+            // One for each family would be one too many.
+            knocker.addresses.truncate(1);
+        }
         knocker.progress = (!self.quiet && std::io::stderr().is_terminal()).then_some(show_progress);
         let outcome = match self.port_to_try(&ports)? {
             Some(port) => self.knock_and_wait(&mut knocker, &ask, port),
@@ -180,7 +184,8 @@ impl Knock {
 
     /// The TCP port whose opening can be seen from here.
     fn port_to_try(&self, ports: &[PortRange]) -> Result<Option<u16>, Failure> {
-        if self.close || self.no_wait || (self.address.is_some() && !self.wait) {
+        // A try would use the last knock up.
+        if self.close || self.no_wait || self.flags.last_knock || (self.address.is_some() && !self.wait) {
             return Ok(None);
         }
         let tcp: Vec<u16> = ports

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::guards::{Guard, GuardBook, Origin};
 use super::report::plural;
-use super::sessions::{Lock, Sessions};
+use super::sessions::{Bar, Sessions};
 use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
@@ -18,7 +18,7 @@ use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex,
 use crate::log::Event;
 use crate::nft::{Change, Door, FirewallError, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
-use crate::text::{PortRange, Span};
+use crate::text::PortRange;
 
 /// How often a limit that is reached makes the monitor look which grants are used up.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -172,21 +172,13 @@ impl Desk {
     /// Opens what a knock asks for, unless an earlier one bars its client, and notes what is to follow the grant.
     fn knocked(&mut self, opening: &Opening, insists: bool, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
         let profile = &opening.profile;
-        let refused = |verdict, why: &'static str, text: String| {
-            let event = Event::new(LogLevel::Warning, "refused", text);
-            (verdict, vec![event.of(profile, source).because(why)])
-        };
         if self.sessions.is_over(profile, insists) {
-            let text = format!(
-                "its last knock was to be the last one; `knockd-rs allow {profile}` lets it knock again"
-            );
-            return refused(Verdict::Full, "last-knock", text);
+            return barred(&Bar::LastKnock { profile: profile.clone() }, opening, source);
         }
         if opening.session.last {
             // On the disk before the firewall is touched: a crash in between bars one knock too many, not one too few.
             if let Err(error) = self.sessions.end(profile) {
-                let text = format!("that it is the last knock cannot be written down: {error}");
-                return refused(Verdict::Failed, "unsaved", text);
+                return barred(&Bar::Unsaved(error), opening, source);
             }
         }
         let (verdict, events) = self.open_doors(opening, source);
@@ -200,9 +192,7 @@ impl Desk {
     pub(super) fn open_doors(&mut self, opening: &Opening, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
         let uptime = clock::uptime();
         if let Some(lock) = self.sessions.lock_of(opening.address, uptime) {
-            let text = locked_out(opening.address, lock, uptime);
-            let event = Event::new(LogLevel::Warning, "refused", text);
-            return (Verdict::Full, vec![event.of(&opening.profile, source).because("locked-out")]);
+            return barred(&Bar::of(opening.address, lock, uptime), opening, source);
         }
         let mut planned = self.ledger.plan(opening, self.total, uptime);
         if planned.is_err() && self.may_look(uptime) && self.read_kernel().is_ok() {
@@ -415,13 +405,10 @@ fn limits_insist(limits: &Limits, request: &Request) -> bool {
     limits.profile(request.grant.profile).is_some_and(|profile| profile.rules.session.last)
 }
 
-fn locked_out(address: IpAddr, lock: &Lock, uptime: Duration) -> String {
-    let left =
-        Span::from_secs(u32::try_from(lock.until.saturating_sub(uptime).as_secs() + 1).unwrap_or(u32::MAX));
-    format!(
-        "{address} is locked out for another {left}, after a grant of {}; `knockd-rs allow {address}` ends that",
-        lock.profile
-    )
+fn barred(bar: &Bar, opening: &Opening, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
+    let event = Event::new(LogLevel::Warning, "refused", bar.to_string());
+    let verdict = if matches!(bar, Bar::Unsaved(_)) { Verdict::Failed } else { Verdict::Full };
+    (verdict, vec![event.of(&opening.profile, source).because(bar.name())])
 }
 
 fn unconfirmed(guard: &Guard) -> Event {

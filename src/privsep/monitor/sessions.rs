@@ -5,6 +5,7 @@
 //! firewall is touched.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use crate::control::Revoked;
 use crate::files::{self, Existing, Private};
 use crate::grant::rule_of;
 use crate::nft::LockOut;
+use crate::text::Span;
 
 const FILE: &str = "last-knocks.json";
 /// No file is larger: 65,536 names.
@@ -41,6 +43,66 @@ impl Lock {
             after: self.since.saturating_sub(uptime),
             until: self.until.saturating_sub(uptime),
             note: self.profile.parse().unwrap_or_default(),
+        }
+    }
+}
+
+/// Why an earlier grant keeps a client or an address from another.
+#[derive(Debug)]
+pub(super) enum Bar {
+    /// The address is locked out.
+    LockedOut {
+        /// Which.
+        address: IpAddr,
+        /// On whose account.
+        profile: String,
+        /// For how long.
+        left: Span,
+    },
+    /// The client has knocked for the last time.
+    LastKnock {
+        /// Its name.
+        profile: String,
+    },
+    /// This would be the last knock, and that cannot be written down.
+    Unsaved(files::FileError),
+}
+
+impl Bar {
+    /// That of a lock-out.
+    pub(super) fn of(address: IpAddr, lock: &Lock, uptime: Duration) -> Self {
+        let left = lock.until.saturating_sub(uptime).as_secs() + 1;
+        let left = Span::from_secs(u32::try_from(left).unwrap_or(u32::MAX));
+        Self::LockedOut { address, profile: lock.profile.clone(), left }
+    }
+
+    /// A short, fixed name for machines.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::LockedOut { .. } => "locked-out",
+            Self::LastKnock { .. } => "last-knock",
+            Self::Unsaved(_) => "unsaved",
+        }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LockedOut { address, profile, left } => write!(
+                f,
+                "{address} is locked out for another {left}, after a grant of {profile}; `knockd-rs allow {address}` ends \
+                 that"
+            ),
+            Self::LastKnock { profile } => write!(
+                f,
+                "its last knock was to be the last one; `knockd-rs allow {profile}` lets it knock again"
+            ),
+            Self::Unsaved(error) => write!(
+                f,
+                "this is to be its last knock, and that cannot be written down: {error}; make room there, or let it knock \
+                 without"
+            ),
         }
     }
 }
