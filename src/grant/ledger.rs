@@ -231,13 +231,17 @@ impl Ledger {
     /// opened again.
     #[must_use]
     pub fn shared_with(&self, ended: &[Entry], uptime: Duration) -> Vec<Entry> {
-        let addresses: BTreeSet<IpAddr> = ended.iter().map(|entry| entry.address).collect();
-        let shares = |entry: &&Entry| {
-            entry.deadline > uptime
-                && !ended.contains(entry)
-                && ended.iter().any(|gone| gone.concerns(entry.address, &[entry.ports]))
+        let mut of_address: HashMap<IpAddr, Vec<&Entry>> = HashMap::new();
+        ended.iter().for_each(|gone| of_address.entry(gone.address).or_default().push(gone));
+        let shared = |(address, gone): (&IpAddr, &Vec<&Entry>)| -> Vec<Entry> {
+            let shares = |entry: &&Entry| {
+                entry.deadline > uptime
+                    && !gone.contains(entry)
+                    && gone.iter().any(|gone| gone.ports.intersection(&entry.ports).is_some())
+            };
+            self.at(*address).iter().filter(shares).cloned().collect()
         };
-        addresses.iter().flat_map(|address| self.at(*address).iter().filter(shares).cloned()).collect()
+        of_address.iter().flat_map(shared).collect()
     }
 
     /// Forgets entries that were taken out of the kernel.

@@ -1,5 +1,6 @@
 //! From changes to edits of sets, and from edits to messages. Pure: what the sets hold now is an argument.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -34,8 +35,19 @@ pub(super) enum Edit {
 /// What the sets hold, as far as a plan has to know.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Live {
-    pub(super) doors: Vec<Entry>,
-    pub(super) guards: Vec<Guarded>,
+    /// By address: those of one address have nothing to do with those of another.
+    doors: HashMap<IpAddr, Vec<Entry>>,
+    guards: Vec<Guarded>,
+}
+
+impl Live {
+    pub(super) fn new(entries: Vec<Entry>, guards: Vec<Guarded>) -> Self {
+        let mut doors: HashMap<IpAddr, Vec<Entry>> = HashMap::new();
+        for entry in entries {
+            doors.entry(entry.address).or_default().push(entry);
+        }
+        Self { doors, guards }
+    }
 }
 
 /// Which parts of [`Live`] a plan for these changes reads.
@@ -105,15 +117,19 @@ pub(super) fn plan(changes: &[Change], live: &mut Live, layout: Layout) -> Resul
                     return Err(FirewallError::Lifetime);
                 }
                 let entry = Entry { kind: layout.kind(door), ..Entry::of(door) };
+                let here = live.doors.entry(door.address).or_default();
                 for (_, kind) in [(door.session.ends, Kind::Ends), (door.session.alone, Kind::Solo)]
                     .iter()
                     .filter(|(is_so, _)| *is_so)
                 {
-                    widen(entry.beside(*kind), &mut live.doors, &mut edits);
+                    widen(entry.beside(*kind), here, &mut edits);
                 }
-                open(entry, &mut live.doors, &mut edits);
+                open(entry, here, &mut edits);
             }
-            Change::Shut { address, ports } => shut(*address, *ports, layout, &mut live.doors, &mut edits),
+            Change::Shut { address, ports } => {
+                let here = live.doors.entry(*address).or_default();
+                shut(*address, *ports, layout, here, &mut edits);
+            }
             Change::LockOut(lock) => {
                 if !is_lifetime(lock.until) {
                     return Err(FirewallError::Lifetime);
@@ -414,7 +430,8 @@ mod tests {
     fn after(changes: &[Change]) -> Vec<(Kind, String)> {
         let mut state = Live::default();
         plan(changes, &mut state, Layout::default()).unwrap();
-        let mut doors: Vec<_> = state.doors.iter().map(|e| (e.kind, e.ports.to_string())).collect();
+        let mut doors: Vec<_> =
+            state.doors.values().flatten().map(|e| (e.kind, e.ports.to_string())).collect();
         doors.sort();
         doors
     }
@@ -464,7 +481,7 @@ mod tests {
 
     #[test]
     fn guards_that_overlap_are_refused_and_the_same_ports_are_replaced() {
-        let mut state = Live { doors: vec![], guards: vec![guard("tcp/8000-8100", None)] };
+        let mut state = Live::new(vec![], vec![guard("tcp/8000-8100", None)]);
         let mut plan = |change| plan(&[change], &mut state, Layout::default());
         let refused = |result: Result<Vec<Edit>, FirewallError>| result.unwrap_err().to_string();
         assert_eq!(

@@ -192,7 +192,7 @@ impl Firewall for AdminSets {
         changes.iter().try_for_each(|change| self.admit(change))?;
         let layout = self.layout();
         let doors = self.entries(&needs(changes, layout).doors)?;
-        let mut live = Live { doors, guards: Vec::new() };
+        let mut live = Live::new(doors, Vec::new());
         let edits = plan(changes, &mut live, layout)?;
         let written = write(&edits, None, None, |kind, family| self.slot(kind, family).cloned());
         self.link.batch(&written.messages).map_err(|refused| explain(refused, &written.sets))

@@ -309,7 +309,7 @@ impl Firewall for Table {
         let needs = needs(changes, Layout::default());
         let doors = self.entries(&needs.doors, Err)?;
         let guards = if needs.guards { self.guards()? } else { Vec::new() };
-        let mut live = Live { doors, guards: guards.into_iter().map(|live| live.guard).collect() };
+        let mut live = Live::new(doors, guards.into_iter().map(|live| live.guard).collect());
         let edits = plan(changes, &mut live, Layout::default())?;
         let written =
             write(&edits, Some(&guard_slot()), Some(lock_slot), |kind, family| Some(slot(kind, family)));

@@ -282,3 +282,38 @@ fn a_grant_that_ended_makes_room_for_another() {
     assert_eq!(daemon.logged("refused"), 0, "{}", daemon.log());
     assert_eq!(daemon.logged("granted"), 2);
 }
+
+#[test]
+fn sixty_five_thousand_grants_are_shown_in_pages_and_leave_room_for_one_more() {
+    let world = World::new();
+    world.enrol("laptop", &["--open", "tcp/22"]);
+    world.amend("laptop", "max_grants = 65535\n");
+    let mut daemon = world.daemon(&format!("{GUARDED}[limits]\ngrants = 65535\n"));
+    let _ssh = world.listener(22);
+    daemon.kill9_both();
+    // As a daemon before would have left them.
+    let elements: Vec<String> = (0..65_000u32)
+        .map(|place| {
+            let address = std::net::Ipv4Addr::from(0x6440_0000 + place);
+            format!("{address} . tcp . 22 timeout 1h comment \"laptop\"")
+        })
+        .collect();
+    let script = world.path("many.nft");
+    let adding =
+        |part: &[String]| format!("add element inet knockd-rs grants_v4 {{ {} }}\n", part.join(", "));
+    fs::write(&script, elements.chunks(1000).map(adding).collect::<String>()).unwrap();
+    world.nft(&["-f", script.to_str().unwrap()]);
+    daemon.start_again();
+    let screen = daemon.command(&["status"]);
+    assert!(
+        screen.contains("  page 1 of 1625, 65000 grants; --page NUMBER shows another, --json all\n"),
+        "{screen}"
+    );
+    assert!(screen.lines().count() < 70, "{screen}");
+    let last = daemon.command(&["status", "--page", "1625"]);
+    assert!(last.contains("page 1625 of 1625"), "{last}");
+    world.knock(&[]);
+    assert!(world.can_connect(SERVER4, 22));
+    daemon.command(&["revoke", "all"]);
+    assert_eq!(daemon.grants(), [json!(null); 0]);
+}

@@ -16,6 +16,9 @@ use crate::privsep::message::Verdict;
 use crate::profile::{Opens, Profile};
 use crate::text::{PortRange, Span};
 
+/// How many grants that a command ended are told one by one.
+const MAX_TOLD: usize = 100;
+
 /// A command's answer and what the log says about it.
 type Outcome = (Reply, Vec<Event>);
 
@@ -86,15 +89,20 @@ impl Desk {
             return (Reply::Done(vec!["no grant is live there; nothing to revoke".into()]), Vec::new());
         }
         match self.end(&ended) {
-            Ok(()) => (
-                Reply::Done(ended.iter().map(revoked).collect()),
-                ended
-                    .iter()
-                    .map(|entry| {
-                        Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
-                    })
-                    .collect(),
-            ),
+            Ok(()) => {
+                let shown = ended.get(..MAX_TOLD).unwrap_or(&ended);
+                let event = |entry: &Entry| {
+                    Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
+                };
+                let mut lines: Vec<String> = shown.iter().map(revoked).collect();
+                let mut events: Vec<Event> = shown.iter().map(event).collect();
+                if ended.len() > shown.len() {
+                    let more = format!("and {} more grants", ended.len() - shown.len());
+                    events.push(Event::new(LogLevel::Info, "revoked", more.clone()));
+                    lines.push(more);
+                }
+                (Reply::Done(lines), events)
+            }
             Err(error) => refused(error.to_string()),
         }
     }

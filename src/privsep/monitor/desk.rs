@@ -3,7 +3,7 @@
 //! Admission by the limits, the count of live grants, one batch to the firewall, the ledger, the log. What admins
 //! command is in `commands`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +22,9 @@ use crate::text::PortRange;
 
 /// How often a limit that is reached makes the monitor look which grants are used up.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How many grants are ended by one batch.
+const MAX_PART: usize = 500;
 
 /// How long to wait before another attempt to mend the table.
 const MEND_PAUSE: Duration = Duration::from_secs(1);
@@ -251,8 +254,24 @@ impl Desk {
         }
     }
 
-    /// Takes entries out of the kernel. What another profile has open for the same address stays open.
+    /// Takes entries out of the kernel, as many at a time as one batch holds. What another profile has open for the same
+    /// address stays open.
     pub(super) fn end(&mut self, ended: &[Entry]) -> Result<(), FirewallError> {
+        let mut ended = ended.to_vec();
+        ended.sort_by_key(|entry| entry.address);
+        // Those of one address go together, and with what stays open for it.
+        let mut part: Vec<Entry> = Vec::new();
+        for of_address in ended.chunk_by(|a, b| a.address == b.address) {
+            if part.len() >= MAX_PART {
+                self.end_part(&part)?;
+                part.clear();
+            }
+            part.extend_from_slice(of_address);
+        }
+        self.end_part(&part)
+    }
+
+    fn end_part(&mut self, ended: &[Entry]) -> Result<(), FirewallError> {
         let uptime = clock::uptime();
         let shut = ended.iter().map(|entry| Change::Shut { address: entry.address, ports: entry.ports });
         let kept = self.ledger.shared_with(ended, uptime);
@@ -342,9 +361,8 @@ impl Desk {
     /// that is gone nobody knows whether it was used.
     fn heal(&mut self, uptime: Duration) -> Event {
         let listed = self.shield.firewall().doors().unwrap_or_default();
-        let is_listed = |entry: &Entry| {
-            listed.iter().any(|live| live.door.address == entry.address && live.door.ports == entry.ports)
-        };
+        let listed: HashSet<_> = listed.iter().map(|live| (live.door.address, live.door.ports)).collect();
+        let is_listed = |entry: &Entry| listed.contains(&(entry.address, entry.ports));
         self.ledger.expire(uptime);
         let lost = self.ledger.select(|entry| entry.uses != crate::grant::Uses::Many && !is_listed(entry));
         self.ledger.forget(&lost);
