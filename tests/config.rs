@@ -514,6 +514,43 @@ fn a_profiles_name_must_be_usable_everywhere() {
 }
 
 #[test]
+fn ports_that_lead_to_other_hosts_are_services_and_guarded() {
+    let forward = |lines: &str| format!("[[forward]]\nname = \"nas\"\nlisten = \"tcp/2222\"\n{lines}");
+    let good = forward("to = [\"10.0.0.5:22\", \"[fd00::5]:22\"]\n");
+    let nas = format!("public_key = \"{}\"\nopen = [\"nas\"]\n", key(7));
+    let loaded = Etc::new().settings(&good).profile("laptop.toml", &nas).load().unwrap();
+    assert_eq!(loaded.profiles[0].open, ["tcp/2222".parse().unwrap()]);
+    assert_eq!(loaded.settings.guard.drop, ["tcp/2222".parse().unwrap()]);
+    assert_eq!(loaded.settings.forwards[0].to.len(), 2);
+    settings_are_refused(&[
+        (
+            &forward("to = \"10.0.0.5\"\n"),
+            &[
+                "knockd-rs.toml:4: forward[0].to: `10.0.0.5` is no address with a port; use \"10.0.0.5:22\", \"[fd00::5]:22\", or a list of both",
+            ],
+        ),
+        (
+            &forward("to = [\"10.0.0.5:22\", \"10.0.0.6:22\"]\n"),
+            &["knockd-rs.toml:4: forward[0].to: has two addresses of one family; use one of each at most"],
+        ),
+        (
+            &format!("{good}[[forward]]\nname = \"other\"\nlisten = \"tcp/2222\"\nto = \"10.0.0.5:22\"\n"),
+            &["knockd-rs.toml:7: forward[1].listen: tcp/2222 leads to nas already; use another port"],
+        ),
+        (
+            &format!("{good}[services]\nnas = [\"tcp/22\"]\n"),
+            &["knockd-rs.toml:2: forward[0].name: nas is a service already; choose another name"],
+        ),
+        (
+            &format!("{good}[firewall]\nmode = \"sets\"\nsets.timed_v4 = \"inet filter knock\"\n"),
+            &[
+                "knockd-rs.toml:1: forward: needs the daemon's own table; do it by rules of your own, or use firewall.mode = \"table\"",
+            ],
+        ),
+    ]);
+}
+
+#[test]
 fn sequences_by_the_time_that_could_be_guessed_are_refused() {
     let totp = |seed: u8, ports: u8| {
         let client = key(seed);

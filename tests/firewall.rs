@@ -170,7 +170,12 @@ fn listen(ports: &[u16]) {
 }
 
 fn options(owner: Owner) -> TableOptions {
-    TableOptions { owner, trusted_interfaces: vec!["lo".to_owned()], trusted_networks: vec![] }
+    TableOptions {
+        owner,
+        trusted_interfaces: vec!["lo".to_owned()],
+        trusted_networks: vec![],
+        behind: vec![],
+    }
 }
 
 fn guard(ports: &str, closed: Closed) -> Guarded {
@@ -188,6 +193,7 @@ fn door(address: &str, ports: &str, uses: Uses, millis: u64) -> Door {
         ports,
         uses,
         session: Session::default(),
+        forwards: Vec::new(),
         lifetime: Duration::from_millis(millis),
         note: "laptop".parse().unwrap(),
     }
@@ -611,7 +617,7 @@ fn trusted_interfaces_and_networks_need_no_grant() {
         listen(&[22]);
         let mut table = Table::start(options(Owner::Auto), &[drop_on("tcp/22")]).unwrap();
         assert!(TcpStream::connect_timeout(&"127.0.0.1:22".parse().unwrap(), PATIENCE).is_ok());
-        table.retrust(vec![], vec!["10.99.0.0/24".parse().unwrap()]).unwrap();
+        table.retrust(vec![], vec!["10.99.0.0/24".parse().unwrap()], vec![]).unwrap();
         assert!(table.verify().unwrap());
         assert_eq!((net.tcp(SERVER4, 22), net.tcp(SERVER6, 22)), (Answer::Open, Answer::Silence));
         assert!(TcpStream::connect_timeout(&"127.0.0.1:22".parse().unwrap(), PATIENCE).is_err());

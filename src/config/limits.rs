@@ -70,6 +70,10 @@ pub(crate) const CERTIFICATE_RULES: usize = 256;
 pub(crate) const CONNECTIONS: Bounds<u32> = numbers(1, crate::grant::Uses::MOST as u32);
 /// `lockout`.
 pub(crate) const LOCKOUT: Bounds<Span> = spans(1, 30 * DAY);
+/// `[[forward]]` tables.
+pub(crate) const FORWARDS: usize = 256;
+/// Networks behind this host.
+pub(crate) const BEHIND: usize = 256;
 /// `crl_grace`. More than a month late is no list.
 pub(crate) const CRL_GRACE: Bounds<Span> = spans(0, 30 * DAY);
 /// Diffie-Hellman computations a second: about 50 us each.

@@ -10,6 +10,7 @@ mod certificates;
 mod document;
 mod error;
 mod fields;
+mod forwards;
 mod keys;
 pub(crate) mod limits;
 mod load;
@@ -27,7 +28,7 @@ pub use load::{
 };
 pub use ports::merged;
 pub use settings::{
-    Capture, Clock, Control, Device, Firewall, Freshness, GroupName, Guard, Interface, Limits, Log,
+    Capture, Clock, Control, Device, Firewall, Forward, Freshness, GroupName, Guard, Interface, Limits, Log,
     LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
 };
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::document::{Syntax, parse};
 use super::error::Report;
 use super::fields::{Found, Seen, Table};
+use super::forwards;
 use super::limits;
 use super::ports::merged;
 use crate::knock::{Ground, GroundError, MAX_EXCLUDED};
@@ -16,7 +17,7 @@ use crate::text::{Network, PortRange, ServiceName};
 mod types;
 
 pub use types::{
-    Capture, Clock, Control, Device, Firewall, Freshness, GroupName, Guard, Interface, Limits, Log,
+    Capture, Clock, Control, Device, Firewall, Forward, Freshness, GroupName, Guard, Interface, Limits, Log,
     LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
 };
 
@@ -26,11 +27,15 @@ impl Settings {
     pub(crate) fn read(text: &str, report: &Report) -> Option<Self> {
         let node = parse(text, Syntax::Toml, report)?;
         let root = Table::root(&node, KEYS, report);
+        let mut guard = guard(&root.table("guard", &["drop", "reject", "behind"]));
+        let mut services = services(&root.free_table("services"));
+        let forwards = forwards::read(&root, &mut services, &mut guard);
         let settings = Self {
             capture: capture(&root.table("capture", &["device", "port"])),
             firewall: firewall(&root.table("firewall", FIREWALL_KEYS)),
-            guard: guard(&root.table("guard", &["drop", "reject"])),
-            services: services(&root.free_table("services")),
+            guard,
+            services,
+            forwards,
             sequence: ground(&root.table("sequence", GROUND_KEYS)),
             freshness: Freshness::default(),
             clock: Clock::default(),
@@ -55,6 +60,13 @@ impl Settings {
     fn check_together(&self, root: &Table<'_>) {
         let guard = root.free_table("guard");
         if matches!(self.firewall.mode, Mode::Sets(_)) {
+            if !self.forwards.is_empty() || !self.guard.behind.is_empty() {
+                root.error(
+                    if self.forwards.is_empty() { "guard" } else { "forward" },
+                    "needs the daemon's own table; do it by rules of your own, or use firewall.mode = \"table\"",
+                );
+                return;
+            }
             for (key, ports) in [("drop", &self.guard.drop), ("reject", &self.guard.reject)] {
                 if !ports.is_empty() {
                     guard.error(
@@ -169,7 +181,11 @@ fn set_names(table: &Table<'_>) -> Sets {
 
 fn guard(table: &Table<'_>) -> Guard {
     let ports = |key| merged(table.list(key, "\"tcp/22\"").into_iter().map(value).collect());
-    Guard { drop: ports("drop"), reject: ports("reject") }
+    let behind: Vec<Network> = table.list("behind", "\"192.168.1.0/24\"").into_iter().map(value).collect();
+    if behind.len() > limits::BEHIND {
+        table.error("behind", format!("{} networks; use at most {}", behind.len(), limits::BEHIND));
+    }
+    Guard { drop: ports("drop"), reject: ports("reject"), behind }
 }
 
 /// Services with a wrong list are kept, empty: the profiles that name them have done nothing wrong.
@@ -264,6 +280,7 @@ const KEYS: &[&str] = &[
     "limits",
     "control",
     "log",
+    "forward",
     // Read by `certificates`.
     "certificate_authority",
     "certificates",

@@ -123,6 +123,7 @@ impl Entry {
             ports: self.ports,
             uses: self.remaining_uses(),
             session: Session { alone: has(Kind::Solo), ends: has(Kind::Ends), ..Session::default() },
+            forwards: Vec::new(),
             lifetime: self.left.unwrap_or(Duration::MAX),
             note: self.note.clone(),
         };
@@ -232,7 +233,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    fn key(self, address: Option<IpAddr>, protocol: Protocol, port: u16) -> Vec<u8> {
+    pub(super) fn key(self, address: Option<IpAddr>, protocol: Protocol, port: u16) -> Vec<u8> {
         let mut key = address.map(octets).unwrap_or_default();
         if self == Self::Full {
             key.extend_from_slice(&[protocol.number(), 0, 0, 0]);
@@ -267,7 +268,7 @@ impl Family {
     }
 }
 
-fn ports_of(first: &[u8], last: &[u8]) -> Option<PortRange> {
+pub(super) fn ports_of(first: &[u8], last: &[u8]) -> Option<PortRange> {
     let port = |key: &[u8]| match *key {
         [protocol, _, _, _, high, low, _, _] => Some((protocol, u16::from_be_bytes([high, low]))),
         _ => None,
@@ -395,7 +396,7 @@ pub(super) fn is_interval_end(element: &[u8]) -> bool {
 
 // `linux/netfilter/nf_tables.h`: enum nft_set_elem_attributes, nft_data_attributes, nft_expr_attributes.
 const NFTA_SET_ELEM_KEY: u16 = 1;
-const NFTA_SET_ELEM_DATA: u16 = 2;
+pub(super) const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
@@ -403,7 +404,7 @@ const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_EXPR: u16 = 7;
 const NFTA_SET_ELEM_KEY_END: u16 = 10;
 const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
-const NFTA_DATA_VALUE: u16 = 1;
+pub(super) const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
@@ -427,7 +428,8 @@ mod tests {
         let (address, ports) = (address.parse().unwrap(), ports.parse().unwrap());
         let note = "laptop".parse().unwrap();
         let session = Session::default();
-        Entry::of(&Door { address, ports, uses, session, lifetime: Duration::from_secs(15), note })
+        let forwards = Vec::new();
+        Entry::of(&Door { address, ports, uses, session, forwards, lifetime: Duration::from_secs(15), note })
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod elem;
 mod entry;
 mod error;
+mod forward;
 mod link;
 mod lockout;
 mod overlap;
@@ -20,7 +21,7 @@ mod table;
 mod wire;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -69,10 +70,21 @@ pub struct Door {
     pub uses: Uses,
     /// What holds for the connections: one at a time, and cut at the end. The other flags mean nothing here.
     pub session: Session,
+    /// Which of the ports lead to another host. The kernel's list of live doors does not say.
+    pub forwards: Vec<Forward>,
     /// For how long: 1 ms to 366 days, in whole milliseconds.
     pub lifetime: Duration,
     /// For whom: shown by `nft` as the element's comment.
     pub note: Note,
+}
+
+/// A port of this host that stands for one of another: destination NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Forward {
+    /// A single port.
+    pub ports: PortRange,
+    /// Where it leads, for clients of this address family.
+    pub to: SocketAddr,
 }
 
 /// What a stranger's packet to a guarded port meets.

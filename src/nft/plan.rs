@@ -9,6 +9,7 @@ use nftnl::MsgType;
 use super::elem::{Message, Object};
 use super::entry::{Entry, Family, Kind, LONGEST, Shape, guard_attributes};
 use super::error::FirewallError;
+use super::forward::Leading;
 use super::lockout::{self, LockSet};
 use super::overlap::{Splice, Stretch, without};
 use super::wire::Attributes;
@@ -26,6 +27,10 @@ pub(super) enum Edit {
     Guard(Guarded),
     /// Makes sure that exactly these ports are no element of `guarded`.
     Unguard(Guarded),
+    /// Leads a port to another host that led nowhere.
+    Lead(Leading),
+    /// Makes sure that it does not.
+    Unlead(Leading),
     /// Locks an address out that was not locked out.
     LockOut(LockOut),
     /// Makes sure that an address is not.
@@ -38,15 +43,16 @@ pub(super) struct Live {
     /// By address: those of one address have nothing to do with those of another.
     doors: HashMap<IpAddr, Vec<Entry>>,
     guards: Vec<Guarded>,
+    leading: Vec<Leading>,
 }
 
 impl Live {
-    pub(super) fn new(entries: Vec<Entry>, guards: Vec<Guarded>) -> Self {
+    pub(super) fn new(entries: Vec<Entry>, guards: Vec<Guarded>, leading: Vec<Leading>) -> Self {
         let mut doors: HashMap<IpAddr, Vec<Entry>> = HashMap::new();
         for entry in entries {
             doors.entry(entry.address).or_default().push(entry);
         }
-        Self { doors, guards }
+        Self { doors, guards, leading }
     }
 }
 
@@ -54,6 +60,7 @@ impl Live {
 pub(super) struct Needs {
     pub(super) doors: Vec<Kind>,
     pub(super) guards: bool,
+    pub(super) leading: bool,
 }
 
 /// How the sets differ from our own.
@@ -97,7 +104,12 @@ pub(super) fn needs(changes: &[Change], layout: Layout) -> Needs {
     doors.sort_unstable();
     doors.dedup();
     let guards = |change: &Change| matches!(change, Change::Guard(_) | Change::Unguard(_));
-    Needs { doors, guards: changes.iter().any(guards) }
+    let leading = |change: &Change| match change {
+        Change::Open(door) => !door.forwards.is_empty(),
+        Change::Shut { .. } => true,
+        _ => false,
+    };
+    Needs { doors, guards: changes.iter().any(guards), leading: changes.iter().any(leading) }
 }
 
 fn of_door(door: &Door, layout: Layout) -> Vec<Kind> {
@@ -125,10 +137,18 @@ pub(super) fn plan(changes: &[Change], live: &mut Live, layout: Layout) -> Resul
                     widen(entry.beside(*kind), here, &mut edits);
                 }
                 open(entry, here, &mut edits);
+                Leading::of(door).for_each(|new| lead(new, &mut live.leading, &mut edits));
             }
             Change::Shut { address, ports } => {
                 let here = live.doors.entry(*address).or_default();
                 shut(*address, *ports, layout, here, &mut edits);
+                let hit = |one: &Leading| {
+                    one.address == *address && one.forward.ports.intersection(ports).is_some()
+                };
+                let (gone, kept) = std::mem::take(&mut live.leading).into_iter().partition(hit);
+                live.leading = kept;
+                let gone: Vec<Leading> = gone;
+                edits.extend(gone.into_iter().map(Edit::Unlead));
             }
             Change::LockOut(lock) => {
                 if !is_lifetime(lock.until) {
@@ -187,6 +207,18 @@ fn open(entry: Entry, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
     add(entry, live, edits);
 }
 
+/// Leads a port to another host, for as long as the longest of the doors that do.
+fn lead(mut new: Leading, live: &mut Vec<Leading>, edits: &mut Vec<Edit>) {
+    let same = |one: &Leading| one.address == new.address && one.forward.ports == new.forward.ports;
+    if let Some(place) = live.iter().position(same) {
+        let old = live.swap_remove(place);
+        new.left = new.left.max(old.left);
+        edits.push(Edit::Unlead(old));
+    }
+    live.push(new.clone());
+    edits.push(Edit::Lead(new));
+}
+
 /// Adds ports to an interval set, where they may overlap others: each port keeps the later deadline.
 fn widen(entry: Entry, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
     let new = Stretch { ports: entry.ports, left: left(&entry), origin: entry.clone() };
@@ -205,7 +237,8 @@ fn shut(address: IpAddr, ports: PortRange, layout: Layout, live: &mut Vec<Entry>
         hit.retain(|entry| entry.kind == Kind::Counted);
         let lifetime = Duration::from_secs(1);
         let (uses, session, note) = (Uses::Many, Session::default(), Note::default());
-        let any = Entry::of(&Door { address, ports, uses, session, lifetime, note });
+        let forwards = Vec::new();
+        let any = Entry::of(&Door { address, ports, uses, session, forwards, lifetime, note });
         hit.extend([Kind::Grants, Kind::Once].map(|kind| Entry { kind, ..any.clone() }));
     }
     hit.into_iter().for_each(|old| remove(old, live, edits));
@@ -330,6 +363,12 @@ impl Slot {
     }
 }
 
+/// What only our own table has beside grants and guards.
+pub(super) struct Maps {
+    pub(super) locks: fn(LockSet, Family) -> Slot,
+    pub(super) forwards: fn(Family) -> Slot,
+}
+
 /// A batch, and for each of its messages the set it is about.
 #[derive(Default)]
 pub(super) struct Written {
@@ -345,7 +384,7 @@ pub(super) struct Written {
 pub(super) fn write(
     edits: &[Edit],
     guards: Option<&Slot>,
-    locks: Option<fn(LockSet, Family) -> Slot>,
+    maps: Option<&Maps>,
     slot: impl Fn(Kind, Family) -> Option<Slot>,
 ) -> Written {
     let mut written = Written::default();
@@ -359,8 +398,10 @@ pub(super) fn write(
     };
     for edit in edits {
         let kinds: &[MsgType] = match edit {
-            Edit::Add(_) | Edit::Guard(_) | Edit::LockOut(_) => &[MsgType::Add],
-            Edit::Remove(_) | Edit::Unguard(_) | Edit::Readmit(_) => &[MsgType::Add, MsgType::Del],
+            Edit::Add(_) | Edit::Guard(_) | Edit::Lead(_) | Edit::LockOut(_) => &[MsgType::Add],
+            Edit::Remove(_) | Edit::Unguard(_) | Edit::Unlead(_) | Edit::Readmit(_) => {
+                &[MsgType::Add, MsgType::Del]
+            }
         };
         match edit {
             Edit::Add(entry) | Edit::Remove(entry) => {
@@ -373,12 +414,21 @@ pub(super) fn write(
                     put(slot, guard_attributes(guard), kinds);
                 }
             }
+            Edit::Lead(leading) | Edit::Unlead(leading) => {
+                if let Some(maps) = maps {
+                    put(&(maps.forwards)(Family::of(leading.address)), leading.attributes(), kinds);
+                }
+            }
             Edit::LockOut(lock) | Edit::Readmit(lock) => {
                 for set in LockSet::BOTH {
                     let lifetime =
                         if kinds.len() == 1 { set.lifetime(lock) } else { Some(Duration::from_secs(1)) };
-                    if let (Some(slot), Some(lifetime)) = (locks, lifetime) {
-                        put(&slot(set, Family::of(lock.address)), lockout::attributes(lock, lifetime), kinds);
+                    if let (Some(maps), Some(lifetime)) = (maps, lifetime) {
+                        put(
+                            &(maps.locks)(set, Family::of(lock.address)),
+                            lockout::attributes(lock, lifetime),
+                            kinds,
+                        );
                     }
                 }
             }
@@ -413,6 +463,7 @@ mod tests {
             ports: ports(text),
             uses,
             session: Session::default(),
+            forwards: Vec::new(),
             lifetime,
             note: "laptop".parse().unwrap(),
         }
@@ -481,7 +532,7 @@ mod tests {
 
     #[test]
     fn guards_that_overlap_are_refused_and_the_same_ports_are_replaced() {
-        let mut state = Live::new(vec![], vec![guard("tcp/8000-8100", None)]);
+        let mut state = Live::new(vec![], vec![guard("tcp/8000-8100", None)], vec![]);
         let mut plan = |change| plan(&[change], &mut state, Layout::default());
         let refused = |result: Result<Vec<Edit>, FirewallError>| result.unwrap_err().to_string();
         assert_eq!(

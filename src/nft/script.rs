@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::entry::{Entry, Family, Kind, chain};
 use super::error::FirewallError;
+use super::forward::{Leading, map_name};
 use super::lockout::LockSet;
 use super::plan::Edit;
 use super::table::{NAME, TableOptions, set_name};
@@ -49,6 +50,9 @@ pub(super) fn script(base: Base, options: &TableOptions, edits: &[Edit]) -> Resu
         {
             let _ = writeln!(text, "flush set inet {NAME} {}", set_name(kind, family));
         }
+        for family in Family::BOTH {
+            let _ = writeln!(text, "flush map inet {NAME} {}", map_name(family));
+        }
         for (set, family) in
             LockSet::BOTH.into_iter().flat_map(|set| Family::BOTH.map(|family| (set, family)))
         {
@@ -61,7 +65,7 @@ pub(super) fn script(base: Base, options: &TableOptions, edits: &[Edit]) -> Resu
 }
 
 fn trusted(text: &mut String, options: &TableOptions) -> Result<(), FirewallError> {
-    for set in ["trusted_interfaces", "trusted_v4", "trusted_v6"] {
+    for set in ["trusted_interfaces", "trusted_v4", "trusted_v6", "behind_v4", "behind_v6"] {
         let _ = writeln!(text, "flush set inet {NAME} {set}");
     }
     for name in &options.trusted_interfaces {
@@ -70,8 +74,13 @@ fn trusted(text: &mut String, options: &TableOptions) -> Result<(), FirewallErro
         }
         let _ = writeln!(text, "add element inet {NAME} trusted_interfaces {{ \"{name}\" }}");
     }
-    // Prefixes nest or are disjoint; an interval set takes neither nested nor repeated ones.
-    let networks = &options.trusted_networks;
+    networks_of(text, "trusted", &options.trusted_networks);
+    networks_of(text, "behind", &options.behind);
+    Ok(())
+}
+
+/// Prefixes nest or are disjoint; an interval set takes neither nested nor repeated ones.
+fn networks_of(text: &mut String, name: &str, networks: &[crate::text::Network]) {
     let inside = |a: &crate::text::Network, b: &crate::text::Network| {
         b.prefix() <= a.prefix() && b.contains(a.address())
     };
@@ -80,11 +89,10 @@ fn trusted(text: &mut String, options: &TableOptions) -> Result<(), FirewallErro
             other != place && inside(network, wide) && (wide != network || other < place)
         });
         if !covered {
-            let set = if network.address().is_ipv4() { "trusted_v4" } else { "trusted_v6" };
-            let _ = writeln!(text, "add element inet {NAME} {set} {{ {network} }}");
+            let family = if network.address().is_ipv4() { "v4" } else { "v6" };
+            let _ = writeln!(text, "add element inet {NAME} {name}_{family} {{ {network} }}");
         }
     }
-    Ok(())
 }
 
 /// Linux takes names of 1 to 15 bytes without `/`, `:` and white space (`dev_valid_name`); of those, the ones
@@ -113,8 +121,9 @@ fn line(text: &mut String, edit: &Edit) {
                 }
             }
         }
-        // Only sets that were just made or flushed are filled this way: there is nobody to readmit.
-        Edit::Readmit(_) => {}
+        Edit::Lead(leading) => lead_line(text, leading),
+        // Only sets that were just made or flushed are filled this way: there is nothing to take back.
+        Edit::Unlead(_) | Edit::Readmit(_) => {}
     }
 }
 
@@ -133,6 +142,21 @@ fn element(text: &mut String, verb: &str, entry: &Entry) {
         let _ = write!(text, " comment \"{}\"", entry.note);
     }
     text.push_str(" }\n");
+}
+
+fn lead_line(text: &mut String, leading: &Leading) {
+    let Leading { address, forward, left, note } = leading;
+    let name = map_name(Family::of(*address));
+    let timeout = left.as_millis().max(1);
+    let _ = write!(
+        text,
+        "add element inet {NAME} {name} {{ {address} . {} timeout {timeout}ms",
+        ports(forward.ports)
+    );
+    if !note.as_str().is_empty() {
+        let _ = write!(text, " comment \"{note}\"");
+    }
+    let _ = writeln!(text, " : {} . {} }}", forward.to.ip(), forward.to.port());
 }
 
 fn lock_line(text: &mut String, set: LockSet, lock: &LockOut, lifetime: Duration) {

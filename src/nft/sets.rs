@@ -161,7 +161,10 @@ impl AdminSets {
             Change::LockOut(_) => return Err(FirewallError::SessionsAreTheAdmins),
             Change::Readmit(_) => return Ok(()),
         };
-        if door.session != Session::default() || matches!(door.uses, Uses::Few(_)) {
+        if !door.forwards.is_empty()
+            || door.session != Session::default()
+            || matches!(door.uses, Uses::Few(_))
+        {
             return Err(FirewallError::SessionsAreTheAdmins);
         }
         let family = Family::of(door.address);
@@ -192,7 +195,7 @@ impl Firewall for AdminSets {
         changes.iter().try_for_each(|change| self.admit(change))?;
         let layout = self.layout();
         let doors = self.entries(&needs(changes, layout).doors)?;
-        let mut live = Live::new(doors, Vec::new());
+        let mut live = Live::new(doors, Vec::new(), Vec::new());
         let edits = plan(changes, &mut live, layout)?;
         let written = write(&edits, None, None, |kind, family| self.slot(kind, family).cloned());
         self.link.batch(&written.messages).map_err(|refused| explain(refused, &written.sets))

@@ -88,14 +88,20 @@ impl Snapshot {
     /// Whether this can be what the ruleset makes: switched on, the one base chain at its hook, all rules there.
     pub(super) fn is_complete(&self, ruleset: &str) -> bool {
         const NF_INET_PRE_ROUTING: u32 = 0;
-        const NF_IP_PRI_MANGLE: u32 = 0xffff_ff6a; // -150
+        // -150, and one before NF_IP_PRI_NAT_DST.
+        const NF_IP_PRI_MANGLE: u32 = 0xffff_ff6a;
+        const BEFORE_DNAT: u32 = 0xffff_ff9b;
         let base: Vec<_> = self.chains.iter().filter(|chain| chain.hook.is_some()).collect();
         let count = |verb: &str| ruleset.lines().filter(|line| line.starts_with(verb)).count();
-        let right = |chain: &Chain| {
-            chain.name == "guard" && chain.hook == Some((NF_INET_PRE_ROUTING, NF_IP_PRI_MANGLE))
+        let has = |name: &str, priority: u32| {
+            let right =
+                |chain: &&Chain| chain.name == name && chain.hook == Some((NF_INET_PRE_ROUTING, priority));
+            base.iter().copied().any(|chain| right(&chain))
         };
         !self.table.0
-            && matches!(*base, [chain] if right(chain))
+            && base.len() == 2
+            && has("guard", NF_IP_PRI_MANGLE)
+            && has("publish", BEFORE_DNAT)
             && self.rules.len() == count("add rule ")
             && self.sets.len() >= count("add set ") + count("add map ")
     }

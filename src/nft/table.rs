@@ -15,9 +15,10 @@ use rustix::io::Errno;
 use super::elem::{Message, Object};
 use super::entry::{Entry, Family, Kind, Shape, is_interval_end, parse_guard};
 use super::error::FirewallError;
+use super::forward::{Leading, map_name};
 use super::link::{Link, Refused};
 use super::lockout::{self, LockSet};
-use super::plan::{Edit, Layout, Live, Slot, is_lifetime, needs, plan, reconcile, write};
+use super::plan::{Edit, Layout, Live, Maps, Slot, is_lifetime, needs, plan, reconcile, write};
 use super::script::{Base, RULESET, load, script};
 use super::snapshot::{Header, Snapshot, Watch};
 use super::wire::{Attributes, attributes, find, kind};
@@ -57,6 +58,8 @@ pub struct TableOptions {
     pub trusted_interfaces: Vec<String>,
     /// Source networks whose packets need no grant.
     pub trusted_networks: Vec<Network>,
+    /// Networks behind this host whose ports are guarded as its own are.
+    pub behind: Vec<Network>,
 }
 
 /// The table `inet knockd-rs` of this network namespace. Dropping it leaves the table in force.
@@ -166,15 +169,21 @@ impl Table {
         self.settle()
     }
 
-    /// Replaces the trusted interfaces and networks; grants and guards stay.
+    /// Replaces the trusted interfaces and networks, and those behind; grants and guards stay.
     ///
     /// # Errors
     /// [`FirewallError`] says what to do; the table is as it was, possibly without its owner.
-    pub fn retrust(&mut self, interfaces: Vec<String>, networks: Vec<Network>) -> Result<(), FirewallError> {
+    pub fn retrust(
+        &mut self,
+        interfaces: Vec<String>,
+        networks: Vec<Network>,
+        behind: Vec<Network>,
+    ) -> Result<(), FirewallError> {
         let options = TableOptions {
             owner: self.options.owner,
             trusted_interfaces: interfaces,
             trusted_networks: networks,
+            behind,
         };
         let text = script(Base::Kept, &options, &[])?;
         self.link = open(0)?;
@@ -286,6 +295,15 @@ impl Table {
         Ok(entries)
     }
 
+    fn leading(&mut self) -> Result<Vec<Leading>, FirewallError> {
+        let mut leading = Vec::new();
+        for family in Family::BOTH {
+            let elements = elements(&mut self.link, &forward_slot(family))?;
+            leading.extend(elements.iter().filter_map(|element| Leading::parse(element, family)));
+        }
+        Ok(leading)
+    }
+
     fn locked(&mut self, absent: Absent) -> Result<Vec<LockOut>, FirewallError> {
         let mut locked = Vec::new();
         for family in Family::BOTH {
@@ -309,10 +327,11 @@ impl Firewall for Table {
         let needs = needs(changes, Layout::default());
         let doors = self.entries(&needs.doors, Err)?;
         let guards = if needs.guards { self.guards()? } else { Vec::new() };
-        let mut live = Live::new(doors, guards.into_iter().map(|live| live.guard).collect());
+        let leading = if needs.leading { self.leading()? } else { Vec::new() };
+        let mut live = Live::new(doors, guards.into_iter().map(|live| live.guard).collect(), leading);
         let edits = plan(changes, &mut live, Layout::default())?;
         let written =
-            write(&edits, Some(&guard_slot()), Some(lock_slot), |kind, family| Some(slot(kind, family)));
+            write(&edits, Some(&guard_slot()), Some(&MAPS), |kind, family| Some(slot(kind, family)));
         self.link.batch(&written.messages).map_err(|refused| explain(refused, &written.sets))
     }
 
@@ -381,6 +400,13 @@ pub(super) fn open(groups: u32) -> Result<Link, FirewallError> {
 fn slot(kind: Kind, family: Family) -> Slot {
     let set = set_name(kind, family).to_owned();
     Slot { family: FAMILY, table: NAME.to_owned(), set, shape: Shape::Full, interval: kind.is_interval() }
+}
+
+const MAPS: Maps = Maps { locks: lock_slot, forwards: forward_slot };
+
+fn forward_slot(family: Family) -> Slot {
+    let set = map_name(family).to_owned();
+    Slot { family: FAMILY, table: NAME.to_owned(), set, shape: Shape::Full, interval: false }
 }
 
 fn lock_slot(set: LockSet, family: Family) -> Slot {

@@ -127,6 +127,7 @@ fn open(place: u32, ports: PortRange) -> Change {
         ports,
         uses: Uses::Once,
         session: Session::default(),
+        forwards: Vec::new(),
         lifetime,
         note: Note::default(),
     })

@@ -301,6 +301,7 @@ fn capture_and_add(ready: &Sender<()>) -> Outcome<()> {
             ports,
             uses,
             session: Session::default(),
+            forwards: Vec::new(),
             lifetime,
             note: Note::default(),
         })])?;

@@ -19,6 +19,7 @@ mod frames;
 mod adversary;
 mod cert;
 mod confined;
+mod gateway;
 mod grants;
 mod guards;
 mod interface;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,8 +21,10 @@ pub struct Settings {
     pub firewall: Firewall,
     /// The ports closed to strangers for as long as the file says so.
     pub guard: Guard,
-    /// Names for sets of ports.
+    /// Names for sets of ports, those of `forward` among them.
     pub services: Services,
+    /// Ports that lead to other hosts.
+    pub forwards: Vec<Forward>,
     /// The ports that encoded sequences are played on.
     pub sequence: Ground,
     /// How old or early a knock may be, unless its profile says otherwise.
@@ -295,6 +298,19 @@ pub struct Guard {
     pub drop: Vec<PortRange>,
     /// Closed like a port on which nothing listens.
     pub reject: Vec<PortRange>,
+    /// Networks behind this host, to which the same ports are closed on their way through it.
+    pub behind: Vec<Network>,
+}
+
+/// One `[[forward]]`: a port of this host that leads clients to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The service that profiles name.
+    pub name: ServiceName,
+    /// The port of this host: a single one.
+    pub listen: PortRange,
+    /// Where it leads: one place for each address family at most.
+    pub to: Vec<SocketAddr>,
 }
 
 /// `[freshness]`, or a profile's own.

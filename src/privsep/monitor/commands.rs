@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::desk::{Desk, list};
+use super::desk::{Desk, forwards, list};
 use super::guards::{Guard, Origin};
 use super::report::plural;
 use crate::clock;
@@ -239,7 +239,9 @@ impl Desk {
         self.guards.follow(&new.settings);
         let after = self.guards.wanted(uptime);
         let mut changed = self.shield.firewall().apply(&difference(&before, &after));
-        if changed.is_ok() && old.settings.firewall.mode != new.settings.firewall.mode {
+        let table =
+            |of: &Configuration| (of.settings.firewall.mode.clone(), of.settings.guard.behind.clone());
+        if changed.is_ok() && table(old) != table(new) {
             changed = self.shield.reconfigure(&new.settings);
             if changed.is_err() {
                 self.shield.firewall().apply(&difference(&after, &before))?;
@@ -250,6 +252,7 @@ impl Desk {
             return Err(error);
         }
         self.total = new.settings.limits.grants as usize;
+        self.forwards = forwards(&new.settings);
         let mut events = self.end_unknown(new, &[]);
         events.extend(self.save_guards());
         Ok(events)

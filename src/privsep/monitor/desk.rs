@@ -13,10 +13,10 @@ use super::report::plural;
 use super::sessions::{Bar, Sessions};
 use super::shield::Shield;
 use crate::clock;
-use crate::config::{Configuration, LogLevel};
+use crate::config::{Configuration, LogLevel, Settings};
 use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex, Request, rule_of};
 use crate::log::Event;
-use crate::nft::{Change, Door, FirewallError, Guarded, LiveDoor, Note};
+use crate::nft::{Change, Door, FirewallError, Forward, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
 use crate::text::PortRange;
 
@@ -36,6 +36,8 @@ pub(super) struct Desk {
     pub(super) guards: GuardBook,
     /// `limits.grants`.
     pub(super) total: usize,
+    /// Ports that lead to other hosts.
+    pub(super) forwards: Vec<Forward>,
     /// The subjects of certificates that have grants, by their labels.
     pub(super) subjects: HashMap<String, String>,
     /// Unix seconds of each profile's last accepted knock.
@@ -73,6 +75,7 @@ impl Desk {
             ledger: Ledger::default(),
             guards,
             total: config.settings.limits.grants as usize,
+            forwards: forwards(&config.settings),
             subjects: HashMap::new(),
             last_knocks: HashMap::new(),
             health: Health::default(),
@@ -213,7 +216,7 @@ impl Desk {
             self.sessions.following(&opening.profile, opening.address, end, opening.lockout.duration())
         });
         let kept = self.ledger.outlasting(&added);
-        let opened = added.iter().chain(&kept).map(|entry| Change::Open(door(entry, uptime)));
+        let opened = added.iter().chain(&kept).map(|entry| Change::Open(self.door(entry, uptime)));
         let locked = lock.iter().map(|lock| Change::LockOut(lock.change(opening.address, uptime)));
         let changes: Vec<Change> = opened.chain(locked).collect();
         if let Err(error) = self.shield.firewall().apply(&changes) {
@@ -275,7 +278,7 @@ impl Desk {
         let uptime = clock::uptime();
         let shut = ended.iter().map(|entry| Change::Shut { address: entry.address, ports: entry.ports });
         let kept = self.ledger.shared_with(ended, uptime);
-        let again = kept.iter().map(|entry| Change::Open(door(entry, uptime)));
+        let again = kept.iter().map(|entry| Change::Open(self.door(entry, uptime)));
         let addresses = ended.iter().map(|entry| entry.address).collect();
         let begun = self.sessions.begun(&addresses, uptime);
         let locked = begun.iter().map(|(address, lock)| Change::LockOut(lock.change(*address, uptime)));
@@ -366,7 +369,7 @@ impl Desk {
         self.ledger.expire(uptime);
         let lost = self.ledger.select(|entry| entry.uses != crate::grant::Uses::Many && !is_listed(entry));
         self.ledger.forget(&lost);
-        let doors: Vec<Door> = self.ledger.entries().map(|entry| door(entry, uptime)).collect();
+        let doors: Vec<Door> = self.ledger.entries().map(|entry| self.door(entry, uptime)).collect();
         let locks = self.sessions.locks(uptime);
         let locks: Vec<_> = locks.iter().map(|(address, lock)| lock.change(*address, uptime)).collect();
         match self.shield.rebuild(&doors, &self.guards.wanted(uptime), &locks) {
@@ -437,15 +440,27 @@ fn unconfirmed(guard: &Guard) -> Event {
     Event::new(LogLevel::Warning, "unguarded", text)
 }
 
-/// The entry as the firewall takes it.
-pub(super) fn door(entry: &Entry, uptime: Duration) -> Door {
-    Door {
-        address: entry.address,
-        ports: entry.ports,
-        uses: entry.uses,
-        session: entry.session,
-        lifetime: entry.remaining(uptime).max(Duration::from_millis(1)),
-        note: entry.profile.parse::<Note>().unwrap_or_default(),
+/// The ports that lead to other hosts, as the firewall takes them.
+pub(super) fn forwards(settings: &Settings) -> Vec<Forward> {
+    let all = settings.forwards.iter();
+    all.flat_map(|forward| forward.to.iter().map(|to| Forward { ports: forward.listen, to: *to })).collect()
+}
+
+impl Desk {
+    /// The entry as the firewall takes it.
+    fn door(&self, entry: &Entry, uptime: Duration) -> Door {
+        let leads = |forward: &&Forward| {
+            entry.ports.contains(&forward.ports) && forward.to.is_ipv4() == entry.address.is_ipv4()
+        };
+        Door {
+            address: entry.address,
+            ports: entry.ports,
+            uses: entry.uses,
+            session: entry.session,
+            forwards: self.forwards.iter().filter(leads).copied().collect(),
+            lifetime: entry.remaining(uptime).max(Duration::from_millis(1)),
+            note: entry.profile.parse::<Note>().unwrap_or_default(),
+        }
     }
 }
 

@@ -40,6 +40,7 @@ impl Shield {
                     },
                     trusted_interfaces: trusted.interfaces.iter().map(ToString::to_string).collect(),
                     trusted_networks: trusted.networks.clone(),
+                    behind: settings.guard.behind.clone(),
                 };
                 let mut guards = guards.to_vec();
                 if keep_guards {
@@ -109,7 +110,9 @@ impl Shield {
         match (self, &settings.firewall.mode) {
             (Self::Table(table), Mode::Table { trusted, .. }) => {
                 let interfaces = trusted.interfaces.iter().map(ToString::to_string).collect();
-                with_nft(|| table.retrust(interfaces, trusted.networks.clone()))
+                with_nft(|| {
+                    table.retrust(interfaces, trusted.networks.clone(), settings.guard.behind.clone())
+                })
             }
             (Self::Sets(sets), Mode::Sets(named)) => {
                 **sets = AdminSets::start(&names(named))?;
