@@ -176,7 +176,7 @@ fn unknown_keys_are_refused_with_the_accepted_ones_and_the_one_that_was_meant() 
             "[gaurds]\n",
             &[
                 "knockd-rs.toml:1: gaurds: unknown key; use capture, firewall, guard, services, sequence, freshness, limits, \
-             control, log, certificate_authority, certificates",
+             control, log, forward, certificate_authority, certificates",
             ],
         ),
     ]);

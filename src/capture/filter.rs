@@ -93,6 +93,8 @@ impl Filter {
         let of_protocol = match ports.protocol() {
             Protocol::Tcp => &mut self.syns,
             Protocol::Udp => &mut self.any_datagrams,
+            // Nobody knocks by it.
+            Protocol::Sctp => return self,
         };
         of_protocol.add(ports.first()..=ports.last());
         self

@@ -169,7 +169,7 @@ impl Play {
     fn knock(&self, address: SocketAddr, carrier: Protocol) -> io::Result<()> {
         match carrier {
             Protocol::Udp => self.socket.send_to(&[0], address).map(drop),
-            Protocol::Tcp => {
+            _ => {
                 let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 let socket = socket_with(family, SocketType::STREAM, flags, None)?;

@@ -12,7 +12,7 @@
 //! 16     16    address, IPv6 or v4-mapped; all-zero, and only then bits 2 and 3 clear: the packet's source
 //! 32     4     service tag: SHA256("knockd-rs service" || name)[0..4]; 0 = the entries, or the defaults if none
 //! 36     1     number n of entries, 0..5; 0 with a service tag
-//! 37     5n    entries: IP protocol (6 or 17), first port (2), last port (2)
+//! 37     5n    entries: IP protocol (6, 17 or 132), first port (2), last port (2)
 //! ```
 
 use std::fmt;

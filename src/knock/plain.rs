@@ -162,7 +162,7 @@ mod tests {
             let knock: PortRange = text.parse().unwrap();
             let body = match knock.protocol() {
                 Protocol::Tcp => Body::Syn(Syn { sequence: 1, timestamp: None }),
-                Protocol::Udp => Body::Datagram(b"anything"),
+                _ => Body::Datagram(b"anything"),
             };
             let (source, destination) =
                 (source.parse::<IpAddr>().unwrap(), "192.0.2.1".parse::<IpAddr>().unwrap());

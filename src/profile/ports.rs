@@ -4,7 +4,7 @@
 use crate::config::{Bounds, Table, limits, value};
 use crate::knock::plain::{MAX_KNOCKS, MIN_KNOCKS};
 use crate::knock::{Method, totp};
-use crate::text::{PortRange, Span};
+use crate::text::{PortRange, Protocol, Span};
 
 /// A fixed sequence of ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,9 @@ fn fault(ports: &[PortRange], open: &[PortRange]) -> Option<String> {
     }
     if let Some(range) = ports.iter().find(|range| !range.is_single()) {
         return Some(format!("{range} is more than one port; name each knock by itself"));
+    }
+    if let Some(range) = ports.iter().find(|range| range.protocol() == Protocol::Sctp) {
+        return Some(format!("{range} cannot be knocked at; use ports of TCP and UDP"));
     }
     if numbers.is_sorted() || numbers.is_sorted_by(|a, b| a >= b) {
         return Some(

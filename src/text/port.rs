@@ -1,4 +1,4 @@
-//! `tcp/22`, `udp/53`, `tcp/8000-8100`: a transport protocol and the ports of one range.
+//! `tcp/22`, `udp/53`, `sctp/3868`, `tcp/8000-8100`: a transport protocol and the ports of one range.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,8 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP, RFC 768.
     Udp = 17,
+    /// SCTP, RFC 9260.
+    Sctp = 132,
 }
 
 impl Protocol {
@@ -23,6 +25,7 @@ impl Protocol {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -39,6 +42,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         })
     }
 }
@@ -141,6 +145,7 @@ impl FromStr for PortRange {
         let protocol = match protocol {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
             _ => return Err(unreadable()),
         };
         let number = |digits: &str| match digits.as_bytes() {

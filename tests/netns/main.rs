@@ -29,6 +29,7 @@ mod plain;
 mod reload;
 mod replay;
 mod rules;
+mod sctp;
 mod sequence;
 mod sessions;
 mod state;

@@ -87,10 +87,11 @@ fn ports(wanted: &Wanted) -> Result<(u8, [u8; 3]), SealError> {
         Wanted::Service(ServiceTag([t0, t1, t2, _])) => Ok((SERVICE, [*t0, *t1, *t2])),
         Wanted::Ports(ranges) => match ranges.as_slice() {
             [one] if one.protocol() == Protocol::Tcp => Ok((TCP, range(one.first(), one.last())?)),
-            [one] => Ok((UDP, range(one.first(), one.last())?)),
+            [one] if one.protocol() == Protocol::Udp => Ok((UDP, range(one.first(), one.last())?)),
             [one, two]
                 if (one.first(), one.last()) == (two.first(), two.last())
-                    && one.protocol() != two.protocol() =>
+                    && one.protocol() != two.protocol()
+                    && ![one, two].iter().any(|range| range.protocol() == Protocol::Sctp) =>
             {
                 Ok((BOTH, range(one.first(), one.last())?))
             }
