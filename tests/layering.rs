@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("enrol", "config crypto files knock profile text"),
     // Who runs what.
     ("clock", "config sys time"),
-    ("log", "config time"),
+    ("log", "config grant text time"),
     ("control", "grant sys text"),
     ("state", "knock time x509"),
     (

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::config::{Configuration, LogLevel};
 use crate::control::{Closing, Command, Reply, Revoked};
 use crate::grant::{Action, Entry, Opening, Uses, rule_of};
-use crate::log::Event;
+use crate::log::{Event, GrantFacts};
 use crate::nft::{Change, FirewallError, Guarded};
 use crate::policy::disjoint;
 use crate::privsep::message::Verdict;
@@ -51,7 +51,9 @@ impl Desk {
             Command::Revoke { what } => self.revoke(&what),
             Command::Guard { ports, closed, confirm } => self.guard(config, &ports, closed, confirm),
             Command::Unguard { ports } => self.unguard(&ports),
-            Command::Status {} | Command::Reload {} => refused("not a command for the firewall"),
+            Command::Status {} | Command::Reload {} | Command::Events { .. } => {
+                refused("not a command for the firewall")
+            }
         }
     }
 
@@ -69,27 +71,14 @@ impl Desk {
         if let Err(error) = self.read_kernel() {
             return refused(error.to_string());
         }
-        let ended = self.ledger.select(|entry| match what {
-            Revoked::All => true,
-            // The name of a table of certificates means all of them.
-            Revoked::Profile(name) => {
-                entry.profile == *name || rule_of(&entry.profile).is_some_and(|(rule, _)| rule == name)
-            }
-            Revoked::Address(address) => entry.address == *address,
-        });
+        let ended = self.ledger.select(|entry| means(what, entry));
         if ended.is_empty() {
             return (Reply::Done(vec!["no grant is live there; nothing to revoke".into()]), Vec::new());
         }
         match self.end(&ended) {
-            Ok(()) => (
-                Reply::Done(ended.iter().map(revoked).collect()),
-                ended
-                    .iter()
-                    .map(|entry| {
-                        Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
-                    })
-                    .collect(),
-            ),
+            Ok(()) => {
+                (Reply::Done(ended.iter().map(revoked).collect()), ended.iter().map(revocation).collect())
+            }
             Err(error) => refused(error.to_string()),
         }
     }
@@ -209,21 +198,10 @@ impl Desk {
 
     /// Ends the grants of profiles that are gone or disabled. `spared` are there and could not be read.
     pub(super) fn end_unknown(&mut self, config: &Configuration, spared: &[String]) -> Vec<Event> {
-        let is_known = |name: &str| {
-            let rules = config.certificates.rules.iter().map(|rule| &rule.profile);
-            let rule = rule_of(name).map(|(rule, _)| rule);
-            config.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name)
-                || rules.into_iter().any(|profile| profile.enabled && rule == Some(profile.name.as_str()))
-                || spared.iter().any(|spared| spared == name)
-        };
-        let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !is_known(&entry.profile));
+        let is_unknown = |entry: &Entry| is_orphan(config, entry) && !spared.contains(&entry.profile);
+        let ended = self.ledger.select(is_unknown);
         match self.end(&ended) {
-            Ok(()) => {
-                let event = |entry: &Entry| {
-                    Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
-                };
-                ended.iter().map(event).collect()
-            }
+            Ok(()) => ended.iter().map(revocation).collect(),
             Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
         }
     }
@@ -268,6 +246,33 @@ fn guarded(ports: &[PortRange], confirm: Option<Span>) -> String {
              otherwise the kernel opens it to everybody again"
         ),
     }
+}
+
+/// Whether this grant's profile is gone or disabled.
+pub(super) fn is_orphan(config: &Configuration, entry: &Entry) -> bool {
+    let name = entry.profile.as_str();
+    let mut rules = config.certificates.rules.iter().map(|rule| &rule.profile);
+    let rule = rule_of(name).map(|(rule, _)| rule);
+    let is_known = config.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name)
+        || rules.any(|profile| profile.enabled && rule == Some(profile.name.as_str()));
+    !name.is_empty() && !is_known
+}
+
+/// Whether a revocation is meant for this grant.
+pub(super) fn means(what: &Revoked, entry: &Entry) -> bool {
+    match what {
+        Revoked::All => true,
+        // The name of a table of certificates means all of them.
+        Revoked::Profile(name) => {
+            entry.profile == *name || rule_of(&entry.profile).is_some_and(|(rule, _)| rule == name)
+        }
+        Revoked::Address(address) => entry.address == *address,
+    }
+}
+
+fn revocation(entry: &Entry) -> Event {
+    let event = Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None);
+    event.about(GrantFacts::ended(entry))
 }
 
 fn revoked(entry: &Entry) -> String {

@@ -14,7 +14,7 @@ use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
 use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex, Request, rule_of};
-use crate::log::Event;
+use crate::log::{Event, GrantFacts};
 use crate::nft::{Change, Door, FirewallError, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
 use crate::text::PortRange;
@@ -38,6 +38,8 @@ pub(super) struct Desk {
     pub(super) broken: Option<(String, Duration)>,
     /// Why the guards could not be saved.
     pub(super) unsaved: Option<String>,
+    /// Grants that were ended on somebody's word, until `departures` has seen them.
+    pub(super) put_out: Vec<Entry>,
 }
 
 impl Desk {
@@ -66,6 +68,7 @@ impl Desk {
             health: Health::default(),
             broken: None,
             unsaved,
+            put_out: Vec::new(),
         };
         desk.read_kernel()?;
         Ok(desk)
@@ -135,8 +138,7 @@ impl Desk {
 
     /// Ends the live grants of certificates that were revoked.
     pub(super) fn end_revoked(&mut self, ids: &[[u8; 8]]) -> Vec<Event> {
-        let is_revoked = |entry: &Entry| rule_of(&entry.profile).is_some_and(|(_, id)| ids.contains(&id));
-        let ended = self.ledger.select(is_revoked);
+        let ended = self.ledger.select(|entry| is_of(entry, ids));
         if ended.is_empty() {
             return Vec::new();
         }
@@ -152,7 +154,9 @@ impl Desk {
             "{} for {} ended: the certificate of {subject} was revoked by its authority",
             entry.ports, entry.address
         );
-        Event::new(LogLevel::Warning, "revoked", text).of(&entry.profile, None)
+        Event::new(LogLevel::Warning, "revoked", text)
+            .of(&entry.profile, None)
+            .about(GrantFacts::ended(entry))
     }
 
     /// Opens the doors of an admitted opening.
@@ -178,7 +182,7 @@ impl Desk {
         let known = added.is_empty();
         self.ledger.commit(added);
         let event = Event::new(LogLevel::Info, "granted", sentence(opening, source, known));
-        (Verdict::Done, vec![event.of(&opening.profile, source)])
+        (Verdict::Done, vec![event.of(&opening.profile, source).about(GrantFacts::opened(opening))])
     }
 
     /// Ends a client's own grants.
@@ -187,7 +191,8 @@ impl Desk {
         match self.end(&ended) {
             Ok(()) => {
                 let text = format!("{} for {}, as the client asked", list(&opening.ports), opening.address);
-                (Verdict::Done, vec![Event::new(LogLevel::Info, "closed", text).of(&opening.profile, source)])
+                let event = Event::new(LogLevel::Info, "closed", text).of(&opening.profile, source);
+                (Verdict::Done, vec![event.about(GrantFacts::closed(opening))])
             }
             Err(error) => {
                 let event = Event::new(LogLevel::Error, "failed", error.to_string());
@@ -205,6 +210,7 @@ impl Desk {
         let changes: Vec<Change> = shut.chain(again).collect();
         self.shield.firewall().apply(&changes)?;
         self.ledger.forget(ended);
+        self.put_out.extend_from_slice(ended);
         Ok(())
     }
 
@@ -323,6 +329,11 @@ impl Desk {
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.broken.as_ref().map(|(_, at)| *at).into_iter().chain(self.guards.next_end()).min()
     }
+}
+
+/// Whether the grant is one of these certificates'.
+pub(super) fn is_of(entry: &Entry, ids: &[[u8; 8]]) -> bool {
+    rule_of(&entry.profile).is_some_and(|(_, id)| ids.contains(&id))
 }
 
 /// One line when the clock comes in doubt, and one when it can be believed again.

@@ -105,6 +105,7 @@ impl Monitor {
         }
         troubles.extend(self.desk.broken.iter().map(|(text, _)| text.clone()));
         troubles.extend(self.desk.unsaved.iter().cloned());
+        troubles.extend(self.doors.trouble().cloned());
         troubles.extend(self.control.trouble());
         troubles
     }
