@@ -14,7 +14,12 @@ use serde::Serialize;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::config::{LogFormat, LogLevel};
+use crate::grant::{Entry, Opening, Uses};
+use crate::text::PortRange;
 use crate::time::Timestamp;
+
+/// The event that a client can cause at will.
+const REFUSED: &str = "refused";
 
 /// How many lines may come at once, and how many a second after that.
 const BURST: f64 = 200.0;
@@ -37,15 +42,68 @@ pub struct Event {
     /// The fixed name of the reason, for a refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The service concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The grant concerned.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantFacts>,
     /// The event as a sentence.
     pub text: String,
+}
+
+/// What a grant lets pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GrantFacts {
+    /// Who is let in.
+    pub address: IpAddr,
+    /// To which ports.
+    pub ports: Vec<PortRange>,
+    /// For how many connections; absent where a client closed what it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Uses>,
+    /// For how many seconds, for one that began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+}
+
+impl GrantFacts {
+    /// A grant that begins.
+    #[must_use]
+    pub fn opened(opening: &Opening) -> Self {
+        let seconds = Some(opening.lifetime.as_secs());
+        Self { connections: Some(opening.uses), seconds, ..Self::closed(opening) }
+    }
+
+    /// What a client closed.
+    #[must_use]
+    pub fn closed(opening: &Opening) -> Self {
+        let Opening { address, ports, .. } = opening;
+        Self { address: *address, ports: ports.clone(), connections: None, seconds: None }
+    }
+
+    /// A grant that ends.
+    #[must_use]
+    pub fn ended(entry: &Entry) -> Self {
+        let Entry { address, ports, uses, .. } = entry;
+        Self { address: *address, ports: vec![*ports], connections: Some(*uses), seconds: None }
+    }
 }
 
 impl Event {
     /// An event that concerns no client.
     #[must_use]
     pub fn new(level: LogLevel, event: &'static str, text: impl Into<String>) -> Self {
-        Self { level, event, profile: None, source: None, reason: None, text: text.into() }
+        Self {
+            level,
+            event,
+            profile: None,
+            source: None,
+            reason: None,
+            service: None,
+            grant: None,
+            text: text.into(),
+        }
     }
 
     /// The same for a client's profile and, where a packet was the cause, its source.
@@ -60,6 +118,20 @@ impl Event {
     #[must_use]
     pub fn because(mut self, reason: &str) -> Self {
         self.reason = Some(reason.to_owned());
+        self
+    }
+
+    /// The same about a grant.
+    #[must_use]
+    pub fn about(mut self, grant: GrantFacts) -> Self {
+        self.grant = Some(grant);
+        self
+    }
+
+    /// The same about a service.
+    #[must_use]
+    pub fn at(mut self, service: &str) -> Self {
+        self.service = Some(service.to_owned());
         self
     }
 
@@ -140,18 +212,24 @@ impl Log {
         self.level = level;
     }
 
-    /// Writes one line, if the level and the budget allow. Errors of the log itself have nowhere to go.
-    pub fn write(&mut self, event: &Event, wall: Timestamp, uptime: Duration) {
-        if event.level > self.level {
-            return;
+    /// Writes one line, if the level and the budget allow. Errors of the log itself have nowhere to go. `false` for a
+    /// refusal that is over its budget: nobody else should be told either.
+    pub fn write(&mut self, event: &Event, wall: Timestamp, uptime: Duration) -> bool {
+        let is_refusal = event.event == REFUSED;
+        let is_shown = event.level <= self.level;
+        if !is_shown && !is_refusal {
+            return true;
         }
-        let budget = if event.event == "refused" { &mut self.refusals } else { &mut self.others };
-        let Some(left_out) = budget.admit(uptime) else { return };
-        if left_out > 0 {
+        let budget = if is_refusal { &mut self.refusals } else { &mut self.others };
+        let Some(left_out) = budget.admit(uptime) else { return !is_refusal };
+        if is_shown && left_out > 0 {
             let text = format!("{left_out} lines were left out: too many at once");
             self.put(&Event::new(LogLevel::Warning, "suppressed", text), wall);
         }
-        self.put(event, wall);
+        if is_shown {
+            self.put(event, wall);
+        }
+        true
     }
 
     fn put(&mut self, event: &Event, wall: Timestamp) {
@@ -234,12 +312,7 @@ struct Timed<'a> {
 }
 
 fn json(event: &Event, wall: Timestamp) -> String {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "milliseconds since 1970 fit 53 bits until the year 287396"
-    )]
-    let time = (wall.as_nanos() / 1_000_000) as f64 / 1000.0;
-    serde_json::to_string(&Timed { time, event }).unwrap_or_default()
+    serde_json::to_string(&Timed { time: wall.as_secs_with_millis(), event }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -268,6 +341,16 @@ mod tests {
             json(&event, Timestamp::from_nanos(1_800_000_000_250_000_000)),
             r#"{"time":1800000000.25,"level":"info","event":"refused","profile":"laptop","reason":"replayed","text":"used before"}"#
         );
+    }
+
+    #[test]
+    fn refusals_over_the_budget_are_told_to_nobody_and_all_else_is() {
+        let mut log = Log::open(LogFormat::Text, LogLevel::Error);
+        let mut told = |name| {
+            let event = Event::new(LogLevel::Warning, name, "not written at this level");
+            (0..1000).filter(|_| log.write(&event, Timestamp::default(), Duration::from_secs(1))).count()
+        };
+        assert_eq!((told("refused"), told("granted")), (200, 1000));
     }
 
     #[test]

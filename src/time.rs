@@ -34,6 +34,16 @@ impl Timestamp {
         self.0 / 1_000_000_000
     }
 
+    /// Seconds since 1970 to the millisecond, as JSON has them.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds since 1970 fit 53 bits until the year 287396"
+    )]
+    pub fn as_secs_with_millis(self) -> f64 {
+        (self.0 / 1_000_000) as f64 / 1000.0
+    }
+
     /// This much later, or the end of time.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {

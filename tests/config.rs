@@ -297,6 +297,40 @@ fn services_that_cannot_be_told_apart_or_have_no_ports_are_refused() {
 }
 
 #[test]
+fn a_service_may_say_which_unit_it_is_and_nothing_else_besides_its_ports() {
+    let settings = "[services]\nssh = [\"tcp/22\"]\ndb = { ports = [\"tcp/5432\"], unit = \"postgresql.service\" }\n\
+                    [services.web]\nports = [\"tcp/80\"]\nunit = \"web.target\"\n\
+                    [services.dns]\nports = [\"udp/53\"]\n";
+    let loaded = Etc::new().settings(settings).load().unwrap().settings;
+    let doors: Vec<(&str, &str)> =
+        loaded.doors.iter().map(|(name, unit)| (name.as_str(), unit.as_str())).collect();
+    assert_eq!(doors, [("db", "postgresql.service"), ("web", "web.target")]);
+    let services: Vec<String> =
+        loaded.services.iter().map(|(name, ports)| format!("{name} {ports:?}")).collect();
+    assert_eq!(services.len(), 4, "{services:?}");
+    settings_are_refused(&[
+        (
+            "[services]\ndb = { unit = \"postgresql.service\" }\n",
+            &["knockd-rs.toml: services.db.ports: is missing; name at least one, such as [\"tcp/22\"]"],
+        ),
+        (
+            "[services]\ndb = { ports = [] }\n",
+            &["knockd-rs.toml:2: services.db.ports: has no ports; name at least one, such as \"tcp/22\""],
+        ),
+        (
+            "[services.db]\nports = [\"tcp/1\"]\nunits = \"a.service\"\n",
+            &["knockd-rs.toml:3: services.db.units: unknown key; did you mean unit? use ports, unit"],
+        ),
+        (
+            "[services.db]\nports = [\"tcp/1\"]\nunit = \"postgresql\"\n",
+            &[
+                "knockd-rs.toml:3: services.db.unit: `postgresql` is no unit that can be started; use its whole name, such as postgresql.service: a service, socket or target",
+            ],
+        ),
+    ]);
+}
+
+#[test]
 fn wrong_values_in_a_profile_are_named_with_line_key_and_what_is_accepted() {
     profiles_are_refused(&[
         ("max_duration = \"0s\"\n", &["profiles.d/laptop.toml:3: max_duration: 0s; use 1s to 30d"]),

@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("enrol", "config crypto files knock profile text"),
     // Who runs what.
     ("clock", "config sys time"),
-    ("log", "config time"),
+    ("log", "config grant text time"),
     ("control", "grant sys text"),
     ("state", "knock time x509"),
     (
@@ -81,6 +81,7 @@ const PURE: &[&str] = &[
     "config/document.rs",
     "config/error.rs",
     "config/fields.rs",
+    "config/forwards.rs",
     "config/limits.rs",
     "config/ports.rs",
     "config/settings.rs",

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use super::exit::print;
-use crate::control::{Closing, Command, Reply, Revoked, Status, call, socket_path};
+use crate::control::{Closing, Command, Listening, Reply, Revoked, Status, call, socket_path};
 use crate::grant::Uses;
 use crate::profile::Opens;
 use crate::text::{PortRange, Span};
@@ -28,7 +28,7 @@ impl Daemon {
         match self.ask(command)? {
             Reply::Done(lines) => Ok(lines),
             Reply::Refused(lines) => Err(Failure::Refused(lines)),
-            Reply::Status(_) => Err(Failure::Failed("the daemon answered another question".into())),
+            Reply::Status(_) | Reply::Event(_) => Err(another_question()),
         }
     }
 
@@ -36,13 +36,23 @@ impl Daemon {
         match self.ask(&Command::Status {})? {
             Reply::Status(status) => Ok(*status),
             Reply::Refused(lines) => Err(Failure::Refused(lines)),
-            Reply::Done(_) => Err(Failure::Failed("the daemon answered another question".into())),
+            Reply::Done(_) | Reply::Event(_) => Err(another_question()),
         }
     }
 
+    /// Listens to the daemon's events.
+    pub(super) fn listen(&self, follow: bool) -> Result<Listening, Failure> {
+        Listening::begin(&self.runtime_dir, follow).map_err(|error| self.unheard(&error))
+    }
+
     fn ask(&self, command: &Command) -> Result<Reply, Failure> {
+        call(&self.runtime_dir, command).map_err(|error| self.unheard(&error))
+    }
+
+    /// Why there was no answer.
+    pub(super) fn unheard(&self, error: &io::Error) -> Failure {
         let path = socket_path(&self.runtime_dir);
-        call(&self.runtime_dir, command).map_err(|error| match error.kind() {
+        match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::NoDaemon(format!(
                 "no daemon listens at {}; `systemctl start knockd-rs` starts it",
                 path.display()
@@ -57,8 +67,12 @@ impl Daemon {
                 Failure::NoDaemon(format!("the daemon at {} does not answer; see its log", path.display()))
             }
             _ => Failure::NoDaemon(format!("{}: {error}", path.display())),
-        })
+        }
     }
+}
+
+fn another_question() -> Failure {
+    Failure::Failed("the daemon answered another question".into())
 }
 
 const NOT_PERMITTED: &str =

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use rustix::io::Errno;
 
 use super::Failure;
+use super::door::unit_troubles;
 use super::exit::{print, warn};
 use crate::config::{self, LogFormat, SERVER_KEY, make_keys_if_missing};
 use crate::privsep::{self, Directories, Ended};
@@ -92,7 +93,8 @@ impl Check {
         let loaded = config::load(&self.places.config_dir)
             .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;
         loaded.warnings.iter().for_each(|warning| warn(&format!("warning: {warning}")));
-        certificate_troubles(&loaded).iter().for_each(|trouble| warn(&format!("warning: {trouble}")));
+        let troubles = certificate_troubles(&loaded).into_iter().chain(unit_troubles(&loaded.settings.doors));
+        troubles.for_each(|trouble| warn(&format!("warning: {trouble}")));
         let dir = self.places.config_dir.display();
         let count = loaded.profiles.len();
         let profiles = if count == 1 { "profile" } else { "profiles" };

@@ -12,9 +12,15 @@ mod control;
 mod crl_fetch;
 #[cfg(feature = "daemon")]
 mod daemon;
+#[cfg(feature = "daemon")]
+mod door;
+#[cfg(feature = "daemon")]
+mod events;
 mod exit;
 #[cfg(feature = "daemon")]
 mod explain;
+#[cfg(feature = "daemon")]
+mod hook;
 #[cfg(feature = "client")]
 mod identity;
 #[cfg(feature = "daemon")]
@@ -25,6 +31,8 @@ mod sequence;
 mod status;
 #[cfg(feature = "client")]
 mod totp;
+#[cfg(feature = "daemon")]
+mod utc;
 
 use std::process::ExitCode;
 
@@ -83,6 +91,10 @@ enum Command {
     #[cfg(feature = "daemon")]
     Reload(control::Reload),
     #[cfg(feature = "daemon")]
+    Events(events::Events),
+    #[cfg(feature = "daemon")]
+    Hook(hook::Hook),
+    #[cfg(feature = "daemon")]
     Check(daemon::Check),
     #[cfg(feature = "daemon")]
     Explain(explain::Explain),
@@ -96,6 +108,8 @@ enum Command {
     Ca(ca::Ca),
     #[cfg(feature = "daemon")]
     CrlFetch(crl_fetch::CrlFetch),
+    #[cfg(feature = "daemon")]
+    Door(door::Door),
     #[cfg(feature = "daemon")]
     Init(daemon::Init),
     #[cfg(feature = "daemon")]
@@ -142,6 +156,10 @@ pub fn run(cli: Cli) -> ExitCode {
         #[cfg(feature = "daemon")]
         Command::Reload(args) => args.run(),
         #[cfg(feature = "daemon")]
+        Command::Events(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Hook(args) => args.run(),
+        #[cfg(feature = "daemon")]
         Command::Check(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Explain(args) => args.run(),
@@ -153,6 +171,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Ca(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::CrlFetch(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::Door(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Init(args) => args.run(),
         #[cfg(feature = "daemon")]

@@ -170,6 +170,11 @@ impl<'a> Table<'a> {
         matches!(self.node(key), Some(Node { value: Value::List(items), .. }) if items.is_empty())
     }
 
+    /// Whether the key is there with a table.
+    pub(crate) fn is_table(&self, key: &str) -> bool {
+        matches!(self.node(key), Some(Node { value: Value::Table(_), .. }))
+    }
+
     /// A duration within bounds.
     pub(crate) fn span(&self, key: &str, bounds: Bounds<Span>) -> Option<Found<Span>> {
         let found =

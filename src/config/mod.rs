@@ -28,8 +28,9 @@ pub use load::{
 };
 pub use ports::merged;
 pub use settings::{
-    Capture, Clock, Control, Device, Firewall, Forward, Freshness, GroupName, Guard, Interface, Limits, Log,
-    LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
+    Capture, Clock, Control, Device, Doors, Firewall, Forward, Freshness, GroupName, Guard, Interface,
+    Limits, Log, LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
+    UnitName,
 };
 
 pub use trust::{Trust, read_trust};

@@ -15,11 +15,13 @@ use crate::knock::{ServiceTag, service_tag};
 use crate::text::{Network, PortRange, ServiceName};
 
 mod types;
+mod unit;
 
 pub use types::{
-    Capture, Clock, Control, Device, Firewall, Forward, Freshness, GroupName, Guard, Interface, Limits, Log,
-    LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
+    Capture, Clock, Control, Device, Doors, Firewall, Forward, Freshness, GroupName, Guard, Interface,
+    Limits, Log, LogFormat, LogLevel, Mode, OnStop, Owner, Services, SetName, Sets, Settings, Trusted,
 };
+pub use unit::UnitName;
 
 impl Settings {
     /// Reads the settings; what is wrong goes to the report, and a default takes its place. `None` when the text
@@ -28,7 +30,7 @@ impl Settings {
         let node = parse(text, Syntax::Toml, report)?;
         let root = Table::root(&node, KEYS, report);
         let mut guard = guard(&root.table("guard", &["drop", "reject", "behind"]));
-        let mut services = services(&root.free_table("services"));
+        let (mut services, doors) = services(&root.free_table("services"));
         let forwards = forwards::read(&root, &mut services, &mut guard);
         let settings = Self {
             capture: capture(&root.table("capture", &["device", "port"])),
@@ -36,17 +38,12 @@ impl Settings {
             guard,
             services,
             forwards,
+            doors,
             sequence: ground(&root.table("sequence", GROUND_KEYS)),
             freshness: Freshness::default(),
             clock: Clock::default(),
             limits: limit_settings(&root.table("limits", LIMIT_KEYS)),
-            control: Control {
-                group: root
-                    .table("control", &["group"])
-                    .parsed("group", "use \"root\"")
-                    .map(value)
-                    .unwrap_or_default(),
-            },
+            control: control(&root.table("control", &["group", "readers"])),
             log: log(&root.table("log", &["format", "level"])),
         };
         let table = root.table("freshness", &["max_age", "max_ahead", "clock"]);
@@ -189,11 +186,11 @@ fn guard(table: &Table<'_>) -> Guard {
 }
 
 /// Services with a wrong list are kept, empty: the profiles that name them have done nothing wrong.
-fn services(table: &Table<'_>) -> Services {
-    let (mut services, mut tags) = (BTreeMap::new(), Seen::new());
+fn services(table: &Table<'_>) -> (Services, Doors) {
+    let (mut services, mut doors, mut tags) = (BTreeMap::new(), BTreeMap::new(), Seen::new());
     if table.names().count() > limits::SERVICES {
         table.error("", format!("{} services; use at most {}", table.names().count(), limits::SERVICES));
-        return services;
+        return (services, doors);
     }
     let mut names: Vec<_> = table.names().collect();
     names.sort_by_key(|(_, line)| *line);
@@ -208,13 +205,36 @@ fn services(table: &Table<'_>) -> Services {
         if let Some(what) = tag_fault(service_tag(key), &mut tags, key) {
             table.error(key, what);
         }
-        let written = table.list::<PortRange>(key, "\"tcp/22\"");
-        if written.is_empty() && table.is_empty_list(key) {
-            table.error(key, "has no ports; name at least one, such as \"tcp/22\"");
-        }
-        services.insert(name, merged(written.into_iter().map(value).collect()));
+        let ports = if table.is_table(key) {
+            let service = table.table(key, &["ports", "unit"]);
+            let unit = service.parsed("unit", "use \"postgresql.service\"").map(value);
+            doors.extend(unit.map(|unit| (name.clone(), unit)));
+            if !service.has("ports") {
+                service.missing("ports", "name at least one, such as [\"tcp/22\"]");
+            }
+            service_ports(&service, "ports")
+        } else {
+            service_ports(table, key)
+        };
+        services.insert(name, ports);
     }
-    services
+    (services, doors)
+}
+
+fn service_ports(table: &Table<'_>, key: &str) -> Vec<PortRange> {
+    let written = table.list::<PortRange>(key, "\"tcp/22\"");
+    if written.is_empty() && table.is_empty_list(key) {
+        table.error(key, "has no ports; name at least one, such as \"tcp/22\"");
+    }
+    merged(written.into_iter().map(value).collect())
+}
+
+fn control(table: &Table<'_>) -> Control {
+    let default = Control::default();
+    Control {
+        group: table.parsed("group", "use \"root\"").map_or(default.group, value),
+        readers: table.parsed("readers", "use \"knockd-rs-readers\"").map_or(default.readers, value),
+    }
 }
 
 /// What is wrong with a service's tag: knocks carry four bytes of a hash in place of the name.

@@ -1,9 +1,11 @@
 //! The control socket: how an admin's commands reach the running daemon, and what comes back.
 //!
-//! One JSON line each way on a unix stream socket; the daemon closes it after the answer. Who may ask is decided
-//! by the kernel's word on who the peer is (`SO_PEERCRED`, `unix(7)`): root, and members of one group. Anybody else
-//! gets an empty line.
+//! One JSON line each way on a unix stream socket; the daemon closes it after the answer, and tells who follows its
+//! events one more line for each. Who may ask is decided by the kernel's word on who the peer is (`SO_PEERCRED`,
+//! `unix(7)`): root, members of one group, and for looking those of another. Anybody else gets an empty line.
 
+mod events;
+mod followers;
 mod server;
 mod status;
 
@@ -15,7 +17,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use server::{Server, Ticket};
+pub use events::{Listening, MAX_TEXT, Told};
+pub use server::{Groups, Server, Ticket};
 pub use status::{GrantStatus, GuardStatus, LockoutStatus, ProfileStatus, Status};
 
 use crate::grant::Uses;
@@ -77,6 +80,19 @@ pub enum Command {
     },
     /// Reads the configuration again.
     Reload {},
+    /// What has happened lately, or, to a follower, what happens from now on.
+    Events {
+        /// Whether to follow.
+        follow: bool,
+    },
+}
+
+impl Command {
+    /// Whether it changes nothing: those who may only look may ask for it.
+    #[must_use]
+    pub fn is_look(&self) -> bool {
+        matches!(self, Self::Status {} | Self::Events { .. })
+    }
 }
 
 /// Whose grants end.
@@ -109,6 +125,8 @@ pub enum Reply {
     Done(Vec<String>),
     /// How things stand.
     Status(Box<Status>),
+    /// Something happened.
+    Event(Box<Told>),
     /// Not done; each line says why and what to do.
     Refused(Vec<String>),
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt::socket_peercred;
 
-use super::{Command, MAX_COMMAND_LEN, NOT_PERMITTED, Reply, socket_path};
+use super::followers::Followers;
+use super::{Command, MAX_COMMAND_LEN, NOT_PERMITTED, Reply, Told, socket_path};
 use crate::sys;
 
 /// How many commands can be under way at a time; the oldest gives way to one more.
@@ -26,13 +27,23 @@ pub struct Ticket(u64);
 /// How long to wait before another attempt at a socket that could not be made.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Whose members may ask, besides root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// For everything.
+    pub commanders: u32,
+    /// For what changes nothing; nobody where there is no such group.
+    pub readers: Option<u32>,
+}
+
 /// The listening socket and its connections.
 #[derive(Debug)]
 pub struct Server {
     listener: Result<UnixListener, Trouble>,
     path: PathBuf,
-    group: u32,
+    groups: Groups,
     connections: Vec<Connection>,
+    followers: Followers,
     next: u64,
 }
 
@@ -48,10 +59,18 @@ struct Trouble {
 struct Connection {
     ticket: Ticket,
     stream: UnixStream,
+    access: Access,
     since: Duration,
     input: Vec<u8>,
     output: Vec<u8>,
     state: Stage,
+}
+
+/// What a peer may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Everything,
+    Looking,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +85,10 @@ impl Server {
     /// Listens in the runtime directory, as soon as that takes a socket. Everybody may connect; who may ask is decided
     /// at the connection.
     #[must_use]
-    pub fn new(runtime_dir: &Path, group: u32, uptime: Duration) -> Self {
+    pub fn new(runtime_dir: &Path, groups: Groups, uptime: Duration) -> Self {
         let path = socket_path(runtime_dir);
         let listener = listen(&path, uptime);
-        Self { listener, path, group, connections: Vec::new(), next: 0 }
+        Self { listener, path, groups, connections: Vec::new(), followers: Followers::default(), next: 0 }
     }
 
     /// Why nobody can ask, if so: a sentence.
@@ -82,31 +101,58 @@ impl Server {
     /// When another attempt at the socket is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
+        self.retry().into_iter().chain(self.followers.next_deadline()).min()
+    }
+
+    fn retry(&self) -> Option<Duration> {
         self.listener.as_ref().err().map(|trouble| trouble.again)
     }
 
-    /// Lets members of another group ask from now on.
-    pub fn set_group(&mut self, group: u32) {
-        self.group = group;
+    /// Lets members of other groups ask from now on.
+    pub fn set_groups(&mut self, groups: Groups) {
+        self.groups = groups;
+    }
+
+    /// Tells an event to those who follow, and remembers it for those who ask.
+    pub fn tell(&mut self, told: Told, uptime: Duration) {
+        self.followers.tell(told, uptime);
+    }
+
+    /// Answers with the events that are remembered, or makes a follower of the connection.
+    pub fn events(&mut self, ticket: Ticket, follow: bool) {
+        let Some(index) = self.connections.iter().position(|connection| connection.ticket == ticket) else {
+            return;
+        };
+        if !follow {
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.send(self.followers.recent());
+            }
+        } else if self.followers.has_room() {
+            self.followers.add(self.connections.remove(index).stream);
+        } else {
+            let text = "as many follow the events as can; end one of them, or ask again later";
+            self.reply(ticket, &Reply::Refused(vec![text.to_owned()]));
+        }
     }
 
     /// What to poll for.
     pub fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
         let listener = self.listener.as_ref().ok();
         let listener = listener.map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
-        listener.into_iter().chain(self.connections.iter().map(|connection| {
+        let connections = self.connections.iter().map(|connection| {
             let flags = match connection.state {
                 Stage::Reading => PollFlags::IN,
                 Stage::Writing => PollFlags::OUT,
                 Stage::Waiting | Stage::Over => PollFlags::empty(),
             };
             PollFd::from_borrowed_fd(connection.stream.as_fd(), flags)
-        }))
+        });
+        listener.into_iter().chain(connections).chain(self.followers.fds())
     }
 
     /// Accepts, reads and writes as far as it goes without waiting; returns the commands that are complete.
     pub fn turn(&mut self, uptime: Duration) -> Vec<(Ticket, Command)> {
-        if self.next_deadline().is_some_and(|again| again <= uptime) {
+        if self.retry().is_some_and(|again| again <= uptime) {
             self.listener = listen(&self.path, uptime);
         }
         for _ in 0..MAX_CONNECTIONS {
@@ -123,6 +169,7 @@ impl Server {
             connection.write();
         }
         self.connections.retain(|connection| connection.state != Stage::Over);
+        self.followers.turn(uptime);
         commands
     }
 
@@ -143,10 +190,10 @@ impl Server {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        if !may_ask(stream.as_fd(), self.group) {
+        let Some(access) = access(stream.as_fd(), self.groups) else {
             let _ = stream.write_all(NOT_PERMITTED.as_bytes());
             return;
-        }
+        };
         if self.connections.len() >= MAX_CONNECTIONS {
             self.connections.remove(0);
         }
@@ -154,6 +201,7 @@ impl Server {
         self.connections.push(Connection {
             ticket: Ticket(self.next),
             stream,
+            access,
             since: uptime,
             input: Vec::new(),
             output: Vec::new(),
@@ -182,13 +230,18 @@ fn listen(path: &Path, uptime: Duration) -> Result<UnixListener, Trouble> {
     bind().map_err(|error| Trouble { error, again: uptime + RETRY })
 }
 
-/// Root, the daemon's own user, and members of the group.
-fn may_ask(peer: BorrowedFd<'_>, group: u32) -> bool {
-    let Ok(who) = socket_peercred(peer) else { return false };
-    who.uid.is_root()
-        || who.uid == rustix::process::geteuid()
-        || who.gid.as_raw() == group
-        || sys::peer_groups(peer).is_ok_and(|groups| groups.contains(&group))
+/// Root, the daemon's own user, and members of the groups.
+fn access(peer: BorrowedFd<'_>, groups: Groups) -> Option<Access> {
+    let who = socket_peercred(peer).ok()?;
+    if who.uid.is_root() || who.uid == rustix::process::geteuid() {
+        return Some(Access::Everything);
+    }
+    let mut member_of = sys::peer_groups(peer).unwrap_or_default();
+    member_of.push(who.gid.as_raw());
+    if member_of.contains(&groups.commanders) {
+        return Some(Access::Everything);
+    }
+    groups.readers.filter(|readers| member_of.contains(readers)).map(|_| Access::Looking)
 }
 
 impl Connection {
@@ -220,8 +273,15 @@ impl Connection {
     fn parse(&mut self) -> Option<(Ticket, Command)> {
         self.state = Stage::Waiting;
         let line = self.input.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        match serde_json::from_slice(line) {
-            Ok(command) => Some((self.ticket, command)),
+        match serde_json::from_slice::<Command>(line) {
+            Ok(command) if self.access == Access::Everything || command.is_look() => {
+                Some((self.ticket, command))
+            }
+            Ok(_) => {
+                let text = "members of control.readers in knockd-rs.toml may look at status and events, and change nothing";
+                self.answer(&Reply::Refused(vec![text.to_owned()]));
+                None
+            }
             Err(error) => {
                 self.answer(&Reply::Refused(vec![format!(
                     "this is no command that this daemon knows: {error}"
@@ -232,8 +292,13 @@ impl Connection {
     }
 
     fn answer(&mut self, reply: &Reply) {
-        self.output = serde_json::to_vec(reply).unwrap_or_default();
-        self.output.push(b'\n');
+        let mut line = serde_json::to_vec(reply).unwrap_or_default();
+        line.push(b'\n');
+        self.send(line);
+    }
+
+    fn send(&mut self, output: Vec<u8>) {
+        self.output = output;
         self.state = Stage::Writing;
         self.write();
     }

@@ -59,11 +59,15 @@ pub struct Ledger {
     /// Whose entries end when.
     ends: BTreeSet<(Duration, IpAddr)>,
     count: usize,
+    /// What ended by itself and nobody has been told of.
+    departed: Vec<Entry>,
+    /// Counts changes.
+    revision: u64,
 }
 
 impl Ledger {
     /// The live entries, in no order.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> + Clone {
         self.of_address.values().flatten()
     }
 
@@ -97,20 +101,50 @@ impl Ledger {
         self.ends.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Forgets what has ended, and returns it.
-    pub fn expire(&mut self, uptime: Duration) -> Vec<Entry> {
-        let mut ended = Vec::new();
+    /// The entries that ended by themselves since this was last asked, and that nothing has taken the place of: their time
+    /// was over, or the kernel has them no more.
+    pub fn departed(&mut self) -> Vec<Entry> {
+        let mut departed = std::mem::take(&mut self.departed);
+        departed.retain(|entry| !self.covers(entry));
+        departed
+    }
+
+    /// Whether the same client has these ports open for this address.
+    #[must_use]
+    pub fn covers(&self, entry: &Entry) -> bool {
+        let same = |have: &Entry| have.profile == entry.profile && have.ports.contains(&entry.ports);
+        self.at(entry.address).iter().any(same)
+    }
+
+    /// The same number as before where nothing has changed.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Forgets what has ended.
+    pub fn expire(&mut self, uptime: Duration) {
         while let Some((deadline, address)) = self.ends.first().copied().filter(|(end, _)| *end <= uptime) {
             self.ends.remove(&(deadline, address));
-            ended.extend(self.take(address, |entry| entry.deadline <= uptime));
+            let ended = self.take(address, |entry| entry.deadline <= uptime);
+            self.departed.extend(ended);
         }
-        ended
     }
 
     /// Takes over what the kernel holds, in place of everything known before.
     pub fn replace(&mut self, entries: Vec<Entry>) {
-        *self = Self::default();
+        let before = std::mem::replace(self, Self { revision: self.revision, ..Self::default() });
+        self.departed = before.departed;
         entries.into_iter().for_each(|entry| self.put(entry));
+        let gone = before.of_address.into_values().flatten();
+        // Deadlines that are read from the kernel are never quite the same.
+        let is_there = |gone: &Entry| {
+            let same = |have: &Entry| {
+                (&have.profile, have.ports, have.uses) == (&gone.profile, gone.ports, gone.uses)
+            };
+            self.of_address.get(&gone.address).is_some_and(|entries| entries.iter().any(same))
+        };
+        self.departed.extend(gone.filter(|gone| !is_there(gone)));
     }
 
     fn put(&mut self, entry: Entry) {
@@ -118,6 +152,7 @@ impl Ledger {
         *addresses.entry(entry.address).or_default() += 1;
         self.ends.insert((entry.deadline, entry.address));
         self.count += 1;
+        self.revision += 1;
         self.of_address.entry(entry.address).or_default().push(entry);
     }
 
@@ -132,6 +167,7 @@ impl Ledger {
         }
         for gone in &taken {
             self.count -= 1;
+            self.revision += 1;
             if !ends.contains(&gone.deadline) {
                 self.ends.remove(&(gone.deadline, address));
             }
@@ -244,7 +280,13 @@ impl Ledger {
         of_address.iter().flat_map(shared).collect()
     }
 
-    /// Forgets entries that were taken out of the kernel.
+    /// Takes note that the kernel has entries no more, for whatever reason.
+    pub fn lose(&mut self, gone: &[Entry]) {
+        self.forget(gone);
+        self.departed.extend_from_slice(gone);
+    }
+
+    /// Forgets entries that were taken out of the kernel on somebody's word.
     pub fn forget(&mut self, ended: &[Entry]) {
         for gone in ended {
             self.take(gone.address, |entry| entry == gone);

@@ -19,6 +19,8 @@ mod frames;
 mod adversary;
 mod cert;
 mod confined;
+mod doors;
+mod events;
 mod gateway;
 mod grants;
 mod guards;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::unit::UnitName;
 use crate::knock::Ground;
 use crate::text::{Network, PortRange, ServiceName, Span};
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub services: Services,
     /// Ports that lead to other hosts.
     pub forwards: Vec<Forward>,
+    /// The services that systemd starts and stops with their grants.
+    pub doors: Doors,
     /// The ports that encoded sequences are played on.
     pub sequence: Ground,
     /// How old or early a knock may be, unless its profile says otherwise.
@@ -41,6 +44,9 @@ pub struct Settings {
 
 /// Services by name, each with its ports merged; never empty ones once the configuration was accepted.
 pub type Services = BTreeMap<ServiceName, Vec<PortRange>>;
+
+/// The services that have a unit: a file tells systemd whether they are open.
+pub type Doors = BTreeMap<ServiceName, UnitName>;
 
 /// `[capture]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,10 +365,18 @@ impl Default for Limits {
 }
 
 /// `[control]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// The group whose members may use the control socket, besides root.
     pub group: GroupName,
+    /// The group whose members may look and change nothing.
+    pub readers: GroupName,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { group: GroupName("root".into()), readers: GroupName("knockd-rs-readers".into()) }
+    }
 }
 
 /// The name of a local group, or its number. Whether it exists is for the daemon to find out.
@@ -374,12 +388,6 @@ impl GroupName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl Default for GroupName {
-    fn default() -> Self {
-        Self("root".into())
     }
 }
 

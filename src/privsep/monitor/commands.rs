@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::{Configuration, LogLevel};
 use crate::control::{Closing, Command, Reply, Revoked};
 use crate::grant::{Action, Entry, Opening, Uses, rule_of};
-use crate::log::Event;
+use crate::log::{Event, GrantFacts};
 use crate::nft::{Change, FirewallError, Guarded};
 use crate::policy::disjoint;
 use crate::privsep::message::Verdict;
@@ -59,7 +59,9 @@ impl Desk {
             Command::Allow { what } => self.allow(&what),
             Command::Guard { ports, closed, confirm } => self.guard(config, &ports, closed, confirm),
             Command::Unguard { ports } => self.unguard(&ports),
-            Command::Status {} | Command::Reload {} => refused("not a command for the firewall"),
+            Command::Status {} | Command::Reload {} | Command::Events { .. } => {
+                refused("not a command for the firewall")
+            }
         }
     }
 
@@ -77,25 +79,15 @@ impl Desk {
         if let Err(error) = self.read_kernel() {
             return refused(error.to_string());
         }
-        let ended = self.ledger.select(|entry| match what {
-            Revoked::All => true,
-            // The name of a table of certificates means all of them.
-            Revoked::Profile(name) => {
-                entry.profile == *name || rule_of(&entry.profile).is_some_and(|(rule, _)| rule == name)
-            }
-            Revoked::Address(address) => entry.address == *address,
-        });
+        let ended = self.ledger.select(|entry| means(what, entry));
         if ended.is_empty() {
             return (Reply::Done(vec!["no grant is live there; nothing to revoke".into()]), Vec::new());
         }
         match self.end(&ended) {
             Ok(()) => {
                 let shown = ended.get(..MAX_TOLD).unwrap_or(&ended);
-                let event = |entry: &Entry| {
-                    Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
-                };
                 let mut lines: Vec<String> = shown.iter().map(revoked).collect();
-                let mut events: Vec<Event> = shown.iter().map(event).collect();
+                let mut events: Vec<Event> = shown.iter().map(revocation).collect();
                 if ended.len() > shown.len() {
                     let more = format!("and {} more grants", ended.len() - shown.len());
                     events.push(Event::new(LogLevel::Info, "revoked", more.clone()));
@@ -272,12 +264,7 @@ impl Desk {
         };
         let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !is_known(&entry.profile));
         match self.end(&ended) {
-            Ok(()) => {
-                let event = |entry: &Entry| {
-                    Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None)
-                };
-                ended.iter().map(event).collect()
-            }
+            Ok(()) => ended.iter().map(revocation).collect(),
             Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
         }
     }
@@ -322,6 +309,33 @@ fn guarded(ports: &[PortRange], confirm: Option<Span>) -> String {
              otherwise the kernel opens it to everybody again"
         ),
     }
+}
+
+/// Whether this grant's profile is gone or disabled.
+pub(super) fn is_orphan(config: &Configuration, entry: &Entry) -> bool {
+    let name = entry.profile.as_str();
+    let mut rules = config.certificates.rules.iter().map(|rule| &rule.profile);
+    let rule = rule_of(name).map(|(rule, _)| rule);
+    let is_known = config.profiles.iter().any(|profile| profile.enabled && profile.name.as_str() == name)
+        || rules.any(|profile| profile.enabled && rule == Some(profile.name.as_str()));
+    !name.is_empty() && !is_known
+}
+
+/// Whether a revocation is meant for this grant.
+pub(super) fn means(what: &Revoked, entry: &Entry) -> bool {
+    match what {
+        Revoked::All => true,
+        // The name of a table of certificates means all of them.
+        Revoked::Profile(name) => {
+            entry.profile == *name || rule_of(&entry.profile).is_some_and(|(rule, _)| rule == name)
+        }
+        Revoked::Address(address) => entry.address == *address,
+    }
+}
+
+fn revocation(entry: &Entry) -> Event {
+    let event = Event::new(LogLevel::Info, "revoked", revoked(entry)).of(&entry.profile, None);
+    event.about(GrantFacts::ended(entry))
 }
 
 fn revoked(entry: &Entry) -> String {

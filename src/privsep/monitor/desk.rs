@@ -15,7 +15,7 @@ use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel, Settings};
 use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex, Request, rule_of};
-use crate::log::Event;
+use crate::log::{Event, GrantFacts};
 use crate::nft::{Change, Door, FirewallError, Forward, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
 use crate::text::PortRange;
@@ -155,8 +155,7 @@ impl Desk {
 
     /// Ends the live grants of certificates that were revoked.
     pub(super) fn end_revoked(&mut self, ids: &[[u8; 8]]) -> Vec<Event> {
-        let is_revoked = |entry: &Entry| rule_of(&entry.profile).is_some_and(|(_, id)| ids.contains(&id));
-        let ended = self.ledger.select(is_revoked);
+        let ended = self.ledger.select(|entry| is_of(entry, ids));
         if ended.is_empty() {
             return Vec::new();
         }
@@ -172,7 +171,9 @@ impl Desk {
             "{} for {} ended: the certificate of {subject} was revoked by its authority",
             entry.ports, entry.address
         );
-        Event::new(LogLevel::Warning, "revoked", text).of(&entry.profile, None)
+        Event::new(LogLevel::Warning, "revoked", text)
+            .of(&entry.profile, None)
+            .about(GrantFacts::ended(entry))
     }
 
     /// Opens what a knock asks for, unless an earlier one bars its client, and notes what is to follow the grant.
@@ -229,7 +230,7 @@ impl Desk {
             self.sessions.note(opening.address, lock, uptime);
         }
         let event = Event::new(LogLevel::Info, "granted", sentence(opening, source, known));
-        (Verdict::Done, vec![event.of(&opening.profile, source)])
+        (Verdict::Done, vec![event.of(&opening.profile, source).about(GrantFacts::opened(opening))])
     }
 
     /// Whether the kernel may be asked what is used up: listing many grants takes a while, and a client that is at its
@@ -248,7 +249,8 @@ impl Desk {
         match self.end(&ended) {
             Ok(()) => {
                 let text = format!("{} for {}, as the client asked", list(&opening.ports), opening.address);
-                (Verdict::Done, vec![Event::new(LogLevel::Info, "closed", text).of(&opening.profile, source)])
+                let event = Event::new(LogLevel::Info, "closed", text).of(&opening.profile, source);
+                (Verdict::Done, vec![event.about(GrantFacts::closed(opening))])
             }
             Err(error) => {
                 let event = Event::new(LogLevel::Error, "failed", error.to_string());
@@ -368,7 +370,7 @@ impl Desk {
         let is_listed = |entry: &Entry| listed.contains(&(entry.address, entry.ports));
         self.ledger.expire(uptime);
         let lost = self.ledger.select(|entry| entry.uses != crate::grant::Uses::Many && !is_listed(entry));
-        self.ledger.forget(&lost);
+        self.ledger.lose(&lost);
         let doors: Vec<Door> = self.ledger.entries().map(|entry| self.door(entry, uptime)).collect();
         let locks = self.sessions.locks(uptime);
         let locks: Vec<_> = locks.iter().map(|(address, lock)| lock.change(*address, uptime)).collect();
@@ -408,6 +410,11 @@ impl Desk {
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.broken.as_ref().map(|(_, at)| *at).into_iter().chain(self.guards.next_end()).min()
     }
+}
+
+/// Whether the grant is one of these certificates'.
+pub(super) fn is_of(entry: &Entry, ids: &[[u8; 8]]) -> bool {
+    rule_of(&entry.profile).is_some_and(|(_, id)| ids.contains(&id))
 }
 
 /// One line when the clock comes in doubt, and one when it can be believed again.

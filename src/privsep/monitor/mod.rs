@@ -2,11 +2,15 @@
 //!
 //! One loop over the worker's socket, the admin's socket, the kernel's notices and signals. `crew` starts and
 //! replaces workers and `upkeep` keeps one at its work, `desk` admits their requests, `commands` are the admin's,
-//! `guards` is the book of guarded ports, `shield` the firewall in either mode, `report` says how things stand.
+//! `guards` is the book of guarded ports, `shield` the firewall in either mode, `report` says how things stand,
+//! `departures` tells which grants have ended, and `doors` keeps the files by which systemd starts services.
 
 mod commands;
 mod crew;
+mod departures;
 mod desk;
+mod doors;
+mod events;
 mod files;
 mod guards;
 mod links;
@@ -26,8 +30,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
+use self::commands::is_orphan;
 use self::crew::{Crew, News, Terms};
-use self::desk::Desk;
+use self::departures::Departures;
+use self::desk::{Desk, is_of};
+use self::doors::Doors;
 use self::files::{Looks, Watch};
 use self::links::Links;
 use self::report::Pending;
@@ -35,8 +42,8 @@ use self::signals::Signals;
 use self::upkeep::limits;
 use super::message::Said;
 use crate::clock;
-use crate::config::{self, Configuration, LogLevel, Mode, OnStop};
-use crate::control::{Command, Reply, Server};
+use crate::config::{self, Configuration, Control, LogLevel, Mode, OnStop, Settings};
+use crate::control::{Command, Groups, Reply, Server};
 use crate::files::group;
 use crate::grant::Limits;
 use crate::log::{Event, Log};
@@ -84,6 +91,8 @@ struct Monitor {
     generation: u64,
     log: Log,
     desk: Desk,
+    departures: Departures,
+    doors: Doors,
     crew: Crew,
     control: Server,
     links: Links,
@@ -129,14 +138,17 @@ impl Monitor {
         let log = Log::open(format.unwrap_or(config.settings.log.format), config.settings.log.level);
         let desk = Desk::open(&config, &directories.state)
             .map_err(|error| Ended::Failed(format!("the firewall cannot be set up: {error}")))?;
-        let group = group(config.settings.control.group.as_str());
+        let groups = groups(&config.settings);
+        let no_group = group(config.settings.control.group.as_str()).is_none();
         let mut monitor = Self {
+            departures: Departures::default(),
+            doors: Doors::open(&directories.runtime, &config.settings),
             config,
             generation: 1,
             log,
             desk,
             crew: Crew::default(),
-            control: Server::new(&directories.runtime, group.unwrap_or(0), clock::uptime()),
+            control: Server::new(&directories.runtime, groups, clock::uptime()),
             links: Links::open(),
             files: Watch::default(),
             looks: Looks::default(),
@@ -150,7 +162,8 @@ impl Monitor {
             _lock: lock,
             directories,
         };
-        monitor.say_at_start(&broken, group.is_none());
+        monitor.say_at_start(&broken, no_group);
+        monitor.settle();
         let _ = monitor.watch_files();
         monitor.begin_worker();
         Ok(monitor)
@@ -205,6 +218,7 @@ impl Monitor {
                 self.looks.looked(is_new, clock::uptime());
             }
             self.mend();
+            self.settle();
             self.keep_time()?;
         }
         Ok(())
@@ -235,6 +249,7 @@ impl Monitor {
             self.crew.next_deadline(),
             self.notify.next_deadline(),
             self.desk.next_deadline(),
+            self.next_to_settle(),
             self.control.next_deadline(),
             self.looks.due(),
         ];
@@ -261,6 +276,7 @@ impl Monitor {
             Said::Request(request) => {
                 match self.desk.admit(&terms.limits, self.newer(terms).as_ref(), &request) {
                     Ok((verdict, events)) => {
+                        self.departures.release_closed(&terms.limits, &request);
                         self.crew.answer(terms, request.id, verdict);
                         events
                     }
@@ -280,7 +296,10 @@ impl Monitor {
             }
             Said::Notice(sentence) => vec![Event::new(LogLevel::Warning, "certificates", sentence)],
             Said::Revoked(ids) => match &self.config.certificates.authority {
-                Some(authority) if authority.end_grants_on_revocation => self.desk.end_revoked(&ids),
+                Some(authority) if authority.end_grants_on_revocation => {
+                    self.departures.release(|entry| is_of(entry, &ids));
+                    self.desk.end_revoked(&ids)
+                }
                 _ => Vec::new(),
             },
             Said::Ready(_) | Said::Farewell(_) => Vec::new(),
@@ -308,12 +327,12 @@ impl Monitor {
                     self.ask_for_status(ticket);
                     continue;
                 }
-                Command::Reload {} => self.reload().map_or_else(Reply::Refused, Reply::Done),
-                other => {
-                    let (reply, events) = self.desk.command(&self.config, other);
-                    self.log_all(&events);
-                    reply
+                Command::Events { follow } => {
+                    self.control.events(ticket, follow);
+                    continue;
                 }
+                Command::Reload {} => self.reload().map_or_else(Reply::Refused, Reply::Done),
+                other => self.carry_out(other),
             };
             self.control.reply(ticket, &reply);
         }
@@ -337,8 +356,10 @@ impl Monitor {
             Err(error) => return Err(self.keep_old(vec![error.to_string()])),
         }
         self.log.configure(config.settings.log.format, config.settings.log.level);
-        self.control.set_group(group(config.settings.control.group.as_str()).unwrap_or(0));
+        self.control.set_groups(groups(&config.settings));
         self.config = config;
+        self.departures.release(|entry| is_orphan(&self.config, entry));
+        self.doors.follow(&self.config.settings);
         self.watch_files();
         self.left_out.clear();
         self.keep_good();
@@ -375,6 +396,7 @@ impl Monitor {
             // Requests that were on their way are carried out; a breach at this point has nothing to end.
             let _ = self.attend(&terms, said);
         }
+        self.doors.close_all();
         let remove = self.config.settings.firewall.on_stop == OnStop::Remove;
         let text = match remove {
             false => "guarded ports stay closed, live grants end on time",
@@ -389,16 +411,12 @@ impl Monitor {
             }
         }
     }
+}
 
-    fn say(&mut self, level: LogLevel, event: &'static str, text: &str) {
-        self.log_all(&[Event::new(level, event, text)]);
-    }
-
-    fn log_all(&mut self, events: &[Event]) {
-        for event in events {
-            self.log.write(event, clock::wall(), clock::uptime());
-        }
-    }
+/// Who may use the control socket. Without its group only root may command.
+fn groups(settings: &Settings) -> Groups {
+    let Control { group: commanders, readers } = &settings.control;
+    Groups { commanders: group(commanders.as_str()).unwrap_or(0), readers: group(readers.as_str()) }
 }
 
 /// What a start does about a mistake that a reload would refuse.

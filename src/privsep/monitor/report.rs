@@ -109,6 +109,7 @@ impl Monitor {
         }
         troubles.extend(self.desk.broken.iter().map(|(text, _)| text.clone()));
         troubles.extend(self.desk.unsaved.iter().chain(&self.desk.sessions.damaged).cloned());
+        troubles.extend(self.doors.trouble().cloned());
         troubles.extend(self.control.trouble());
         troubles
     }
