@@ -31,4 +31,5 @@ mod rules;
 mod sequence;
 mod state;
 mod syn;
+mod tampering;
 mod totp;

@@ -19,8 +19,11 @@ use crate::nft::{Change, Door, FirewallError, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
 use crate::text::PortRange;
 
-/// How long to wait before another attempt to mend the table.
-const MEND_PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait before another attempt to mend the table, first and at the longest; each pause is twice the one
+/// before. Short, for guarded ports may be open meanwhile.
+const MEND_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(160));
+/// How much earlier than by our clock the kernel may end a grant by itself.
+const CLOCKS_APART: Duration = Duration::from_millis(250);
 
 /// The state of the firewall, and who changed it why.
 pub(super) struct Desk {
@@ -36,6 +39,10 @@ pub(super) struct Desk {
     pub(super) health: Health,
     /// What is wrong with the table, and when to try again.
     pub(super) broken: Option<(String, Duration)>,
+    /// How long to wait after the next attempt that fails.
+    pause: Duration,
+    /// How often the table was made anew.
+    pub(super) healed: u32,
     /// Why the guards could not be saved.
     pub(super) unsaved: Option<String>,
 }
@@ -65,6 +72,8 @@ impl Desk {
             last_knocks: HashMap::new(),
             health: Health::default(),
             broken: None,
+            pause: MEND_PAUSE.0,
+            healed: 0,
             unsaved,
         };
         desk.read_kernel()?;
@@ -273,15 +282,37 @@ impl Desk {
             if self.broken.take().is_some() {
                 events.push(Event::new(LogLevel::Info, "recovered", "the firewall is as it should be again"));
             }
+            events.extend(self.notice_ended(uptime));
             return events;
         }
-        events.push(self.heal(uptime));
+        events.extend(self.heal(uptime));
         events
     }
 
+    /// Grants whose elements somebody deleted by hand: they are over, and no later mending of the table brings them
+    /// back. One for a single connection that is gone may have been used; nothing is said of it.
+    fn notice_ended(&mut self, uptime: Duration) -> Vec<Event> {
+        let Ok(listed) = self.shield.firewall().doors() else { return Vec::new() };
+        let is_listed = |entry: &Entry| {
+            let same = |live: &LiveDoor| {
+                live.door.address == entry.address
+                    && live.door.uses == entry.uses
+                    && live.door.ports.intersection(&entry.ports).is_some()
+            };
+            listed.iter().any(same)
+        };
+        let ended = self.ledger.select(|entry| {
+            entry.uses == crate::grant::Uses::Many
+                && entry.remaining(uptime) > CLOCKS_APART
+                && !is_listed(entry)
+        });
+        self.ledger.forget(&ended);
+        ended.iter().map(ended_by_hand).collect()
+    }
+
     /// Makes the table anew. Single-connection grants come back only where the kernel still lists them: of one
-    /// that is gone nobody knows whether it was used.
-    fn heal(&mut self, uptime: Duration) -> Event {
+    /// that is gone nobody knows whether it was used. What stands in the way is said once.
+    fn heal(&mut self, uptime: Duration) -> Option<Event> {
         let listed = self.shield.firewall().doors().unwrap_or_default();
         let is_listed = |entry: &Entry| {
             listed.iter().any(|live| live.door.address == entry.address && live.door.ports == entry.ports)
@@ -293,6 +324,8 @@ impl Desk {
         match self.shield.rebuild(&doors, &self.guards.wanted(uptime)) {
             Ok(()) => {
                 self.broken = None;
+                self.pause = MEND_PAUSE.0;
+                self.healed = self.healed.saturating_add(1);
                 let mut text = format!(
                     "another program had changed the table; it was made anew with {} {}",
                     doors.len(),
@@ -302,14 +335,16 @@ impl Desk {
                     text +=
                         &format!(" ({} for a single connection were not restored: knock again)", lost.len());
                 }
-                Event::new(LogLevel::Warning, "healed", text)
+                Some(Event::new(LogLevel::Warning, "healed", text))
             }
             Err(error) => {
                 let text = format!(
                     "the firewall table was changed by another program and cannot be mended: {error}"
                 );
-                self.broken = Some((text.clone(), uptime + MEND_PAUSE));
-                Event::new(LogLevel::Error, "failed", text)
+                let is_known = self.broken.as_ref().is_some_and(|(known, _)| *known == text);
+                self.broken = Some((text.clone(), clock::uptime() + self.pause));
+                self.pause = (self.pause * 2).min(MEND_PAUSE.1);
+                (!is_known).then(|| Event::new(LogLevel::Error, "failed", text))
             }
         }
     }
@@ -342,6 +377,14 @@ fn unconfirmed(guard: &Guard) -> Event {
         guard.ports
     );
     Event::new(LogLevel::Warning, "unguarded", text)
+}
+
+fn ended_by_hand(entry: &Entry) -> Event {
+    let text = format!(
+        "another program took {} for {} out of the table; the grant is over",
+        entry.ports, entry.address
+    );
+    Event::new(LogLevel::Warning, "revoked", text).of(&entry.profile, None)
 }
 
 /// The entry as the firewall takes it.
