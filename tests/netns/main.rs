@@ -19,6 +19,7 @@ mod frames;
 mod adversary;
 mod cert;
 mod confined;
+mod firewalls;
 mod grants;
 mod guards;
 mod interface;
