@@ -33,4 +33,5 @@ mod sequence;
 mod state;
 mod syn;
 mod tampering;
+mod timing;
 mod totp;
