@@ -73,16 +73,16 @@ impl Salvo for Datagrams {
         }
     }
 
-    /// One copy of each packet. An ICMP "port unreachable" is what a closed port answers, and no failure.
+    /// One copy of each packet. An error may be the ICMP answer to the copy before, which the socket tells with the next
+    /// call and only once: a closed port's, or that of a firewall which rejects what it has no rule for, whatever its
+    /// kind. The daemon has heard that copy all the same. What stands in the way here is told twice.
     fn send(&mut self) -> Result<(), KnockError> {
         let mut failed = None;
         let mut sent = false;
         for (socket, packet) in &self.0 {
-            match socket.send(packet) {
+            match socket.send(packet).or_else(|_answer| socket.send(packet)) {
                 Ok(_) => sent = true,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    sent |= socket.send(packet).is_ok();
-                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => {
                     let address = socket.peer_addr().unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into());
                     failed = Some(KnockError::Send { address, error });

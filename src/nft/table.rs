@@ -277,11 +277,10 @@ impl Table {
         self.watch.forget();
         let owner = Header::read(&mut self.link).map_err(reading)?.and_then(|header| header.owner);
         self.ownership = if owner == Some(self.link.port()) { Ownership::Owned } else { Ownership::Watched };
-        self.loaded = Snapshot::read(&mut self.link).map_err(reading)?;
-        match &self.loaded {
-            Some(snapshot) if snapshot.is_complete(RULESET) => Ok(()),
-            _ => Err(FirewallError::Unstable),
-        }
+        // What somebody has had his hands in already is nothing to compare with later.
+        let now = Snapshot::read(&mut self.link).map_err(reading)?;
+        self.loaded = now.filter(|snapshot| snapshot.is_complete(RULESET));
+        self.loaded.is_some().then_some(()).ok_or(FirewallError::Unstable)
     }
 
     /// All grants; `absent` decides what a missing set means.

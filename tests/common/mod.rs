@@ -33,7 +33,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use daemon::{Daemon, Launch, is_gone};
 pub use packets::{Ear, Raw, Sealer, Tap};
-pub use probe::{Answer, Echo, Mirror, Siege, Talk, attempt, is_ready, udp_answers};
+pub use probe::{Answer, Assault, Echo, Mirror, Siege, Talk, attempt, is_ready, udp_answers};
 
 /// The program under test.
 pub const KNOCKD: &str = env!("CARGO_BIN_EXE_knockd-rs");
@@ -101,6 +101,12 @@ impl World {
     pub fn plug_in(&self) {
         let (s, c) = (&self.server, &self.client);
         ip(&format!("-n {s} link add {CABLE} type veth peer name {CABLE} netns {c}"));
+        self.bring_up();
+    }
+
+    /// Gives addresses to both ends of the cable and switches them on.
+    pub fn bring_up(&self) {
+        let (s, c) = (&self.server, &self.client);
         for (name, four, six) in [(s, SERVER4, SERVER6), (c, CLIENT4, CLIENT6), (c, STRANGER4, STRANGER6)] {
             ip(&format!("-n {name} address add {four}/24 dev {CABLE}"));
             ip(&format!("-n {name} address add {six}/64 dev {CABLE} nodad"));
@@ -280,7 +286,7 @@ impl World {
         self.on_client(|| attempt(from, (address, port).into(), PATIENCE))
     }
 
-    /// Attempts at a TCP port from a stranger's address, one after the other without a pause, until it is ended.
+    /// Attempts at a TCP port from a stranger's address, one after the other, until it is ended.
     pub fn siege(&self, address: IpAddr, port: u16) -> Siege {
         let from = if address.is_ipv4() { STRANGER4 } else { STRANGER6 };
         self.on_client(|| Siege::begin(from, (address, port).into()))

@@ -92,3 +92,23 @@ fn a_start_without_the_interface_guards_at_once_and_listens_when_it_appears() {
     daemon.await_listening();
     serves(&world, &daemon);
 }
+
+#[test]
+fn a_start_before_there_is_any_address_guards_at_once_and_serves_when_the_network_is_up() {
+    for config in [ON_THE_CABLE, crate::common::GUARDED] {
+        let world = World::new();
+        for namespace in [&world.server, &world.client] {
+            ip(&format!("-n {namespace} link set {CABLE} down"));
+            ip(&format!("-n {namespace} address flush dev {CABLE}"));
+        }
+        let how = crate::common::Launch { is_not_awaited: true, ..Default::default() };
+        let mut daemon = world.launch(config, how);
+        let _ssh = world.listener(22);
+        let is_up = || daemon.log().contains("listening: ") || daemon.log().contains("degraded: ");
+        assert!(wait_for(SOON, is_up), "{}", daemon.log());
+        world.bring_up();
+        assert!(!world.can_stranger_connect(SERVER4, 22));
+        daemon.await_listening();
+        serves(&world, &daemon);
+    }
+}

@@ -1,35 +1,92 @@
 //! The rules in the kernel against other programs that change them, and the administrator's own rules.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::common::{CLIENT4, CLIENT6, GUARDED, SERVER4, SERVER6, World, said, succeed, wait_for};
+use crate::common::{CLIENT4, CLIENT6, GUARDED, SERVER4, SERVER6, SOON, World, said, succeed, wait_for};
 use crate::grants::{closes_at, deadline};
 
-const WATCHED: &str =
+pub(crate) const WATCHED: &str =
     "[freshness]\nclock = \"trusted\"\n[guard]\ndrop = [\"tcp/22\"]\n[firewall]\nowner = \"never\"\n";
 
+/// Another program that flushes all tables again and again: 200 times, or for 5 s.
+fn storm(world: &World) -> usize {
+    let until = Instant::now() + Duration::from_secs(5);
+    let flush = |_: &usize| {
+        world.nft(&["flush", "ruleset"]);
+        std::thread::sleep(Duration::from_millis(12));
+        Instant::now() < until
+    };
+    (1..200).take_while(flush).count() + 1
+}
+
 #[test]
-fn fifty_flushes_of_the_ruleset_by_another_program_open_nothing_and_end_nothing() {
+fn two_hundred_flushes_of_the_ruleset_by_another_program_open_nothing_and_end_nothing() {
     let world = World::new();
     world.enrol("laptop", &["--open", "tcp/22", "--many"]);
     let daemon = world.daemon(GUARDED);
     let _ssh = world.listener(22);
     world.knock(&["--many", "--for", "10m"]);
     let sieges = [world.siege(SERVER4, 22), world.siege(SERVER6, 22)];
-    for _ in 0..50 {
-        world.nft(&["flush", "ruleset"]);
-    }
+    let (flushes, knocks) = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| storm(&world));
+        let mut knocks = 0;
+        while !storm.is_finished() {
+            world.retarget(&[SERVER4, SERVER6][knocks % 2].to_string());
+            world.knock(&["--many", "--for", "11m"]);
+            assert!([SERVER4, SERVER6][..(knocks + 1).min(2)].iter().all(|to| world.can_connect(*to, 22)));
+            knocks += 1;
+        }
+        (storm.join().unwrap(), knocks)
+    });
     let table = ["delete", "table", "inet", "knockd-rs"];
     let denied = world.inside(&world.server).arg("nft").args(table).output().unwrap();
     assert!(said(&denied).contains("Operation not permitted"), "{}", said(&denied));
     for siege in sieges {
         let assault = siege.end();
+        println!("{flushes} flushes, {knocks} knocks; a stranger: {assault:?}");
         assert!(assault.attempts > 20 && assault.connected == 0, "{assault:?}");
     }
-    assert_eq!(daemon.grants().len(), 1);
+    assert_eq!(daemon.grants().len(), 2);
     assert!(world.can_connect(SERVER4, 22));
     assert_eq!(daemon.logged("healed"), 0);
+}
+
+#[test]
+fn a_watched_table_that_is_flushed_two_hundred_times_comes_back_with_what_was_left_of_each_grant() {
+    let world = World::new();
+    world.enrol("laptop", &["--open", "tcp/22", "--many"]);
+    let daemon = world.daemon(WATCHED);
+    let _ssh = world.listener(22);
+    world.knock(&["--many", "--for", "10m"]);
+    let before = deadline(&daemon);
+    let siege = world.siege(SERVER4, 22);
+    let began = Instant::now();
+    let flushes = storm(&world);
+    let took = began.elapsed();
+    assert!(
+        wait_for(SOON, || daemon.degraded().is_empty()
+            && world.nft(&["list", "tables"]).contains("knockd-rs")),
+        "{}",
+        daemon.log()
+    );
+    let assault = siege.end();
+    println!(
+        "{flushes} flushes of a watched table in {took:?}, made anew {} times; a stranger's longest row of \
+         connections took {:?} ({} of {} got in)",
+        daemon.logged("healed: "),
+        assault.longest,
+        assault.connected,
+        assault.attempts
+    );
+    assert!(assault.attempts > 20 && assault.longest < took + SOON, "{assault:?}");
+    assert!(!world.can_stranger_connect(SERVER4, 22));
+    assert!(world.can_connect(SERVER4, 22), "the grant did not come back\n{}", daemon.log());
+    let after = deadline(&daemon);
+    let apart = after.max(before) - after.min(before);
+    assert!(apart < Duration::from_millis(500), "{apart:?}");
+    let (healed, failed) = (daemon.logged("healed: "), daemon.logged("failed: "));
+    assert!(healed > 0 && failed <= healed, "what stands in the way is said once until it is over");
 }
 
 #[test]

@@ -3,13 +3,12 @@
 //! Admission by the limits, the count of live grants, one batch to the firewall, the ledger, the log. What admins
 //! command is in `commands`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::guards::{Guard, GuardBook, Origin};
-use super::report::plural;
 use super::sessions::{Bar, Sessions};
 use super::shield::Shield;
 use crate::clock;
@@ -25,9 +24,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many grants are ended by one batch.
 const MAX_PART: usize = 500;
-
-/// How long to wait before another attempt to mend the table.
-const MEND_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of the firewall, and who changed it why.
 pub(super) struct Desk {
@@ -45,6 +41,10 @@ pub(super) struct Desk {
     pub(super) health: Health,
     /// What is wrong with the table, and when to try again.
     pub(super) broken: Option<(String, Duration)>,
+    /// How long to wait after the next attempt that fails.
+    pub(super) pause: Duration,
+    /// How often the table was made anew.
+    pub(super) healed: u32,
     /// Why the guards could not be saved.
     pub(super) unsaved: Option<String>,
     /// Who is refused on account of an earlier grant.
@@ -80,6 +80,8 @@ impl Desk {
             last_knocks: HashMap::new(),
             health: Health::default(),
             broken: None,
+            pause: super::mend::PAUSE.0,
+            healed: 0,
             unsaved,
             sessions: Sessions::open(state_dir, locked, uptime),
             looked: None,
@@ -343,64 +345,6 @@ impl Desk {
             .collect()
     }
 
-    /// Looks whether the table is as it was left, when the kernel says that rulesets changed or a mending has
-    /// failed; makes it anew where it is not.
-    pub(super) fn mend(&mut self) -> Vec<Event> {
-        let uptime = clock::uptime();
-        let mut events: Vec<Event> = self.guards.expire(uptime).iter().map(unconfirmed).collect();
-        let again = self.broken.as_ref().is_some_and(|(_, at)| *at <= uptime);
-        if !self.shield.has_changed() && !again {
-            return events;
-        }
-        if self.shield.is_intact(&self.guards.wanted(uptime)) {
-            if self.broken.take().is_some() {
-                events.push(Event::new(LogLevel::Info, "recovered", "the firewall is as it should be again"));
-            }
-            return events;
-        }
-        events.push(self.heal(uptime));
-        events
-    }
-
-    /// Makes the table anew. Single-connection grants come back only where the kernel still lists them: of one
-    /// that is gone nobody knows whether it was used.
-    fn heal(&mut self, uptime: Duration) -> Event {
-        let listed = self.shield.firewall().doors().unwrap_or_default();
-        let listed: HashSet<_> = listed.iter().map(|live| (live.door.address, live.door.ports)).collect();
-        let is_listed = |entry: &Entry| listed.contains(&(entry.address, entry.ports));
-        self.ledger.expire(uptime);
-        let lost = self.ledger.select(|entry| entry.uses != crate::grant::Uses::Many && !is_listed(entry));
-        self.ledger.lose(&lost);
-        let doors: Vec<Door> = self.ledger.entries().map(|entry| self.door(entry, uptime)).collect();
-        let locks = self.sessions.locks(uptime);
-        let locks: Vec<_> = locks.iter().map(|(address, lock)| lock.change(*address, uptime)).collect();
-        match self.shield.rebuild(&doors, &self.guards.wanted(uptime), &locks) {
-            Ok(()) => {
-                self.broken = None;
-                let mut text = format!(
-                    "another program had changed the table; it was made anew with {} {}",
-                    doors.len(),
-                    plural(doors.len(), "grant")
-                );
-                if !lost.is_empty() {
-                    text += &format!(
-                        " ({} for a number of connections {} not restored: knock again)",
-                        lost.len(),
-                        if lost.len() == 1 { "was" } else { "were" }
-                    );
-                }
-                Event::new(LogLevel::Warning, "healed", text)
-            }
-            Err(error) => {
-                let text = format!(
-                    "the firewall table was changed by another program and cannot be mended: {error}"
-                );
-                self.broken = Some((text.clone(), uptime + MEND_PAUSE));
-                Event::new(LogLevel::Error, "failed", text)
-            }
-        }
-    }
-
     /// Removes the table: nothing is guarded any more.
     pub(super) fn remove_table(self) -> Result<(), FirewallError> {
         self.shield.remove()
@@ -439,14 +383,6 @@ fn barred(bar: &Bar, opening: &Opening, source: Option<IpAddr>) -> (Verdict, Vec
     (verdict, vec![event.of(&opening.profile, source).because(bar.name())])
 }
 
-fn unconfirmed(guard: &Guard) -> Event {
-    let text = format!(
-        "the guard of {} was not confirmed in time: the port is open to everybody again",
-        guard.ports
-    );
-    Event::new(LogLevel::Warning, "unguarded", text)
-}
-
 /// The ports that lead to other hosts, as the firewall takes them.
 pub(super) fn forwards(settings: &Settings) -> Vec<Forward> {
     let all = settings.forwards.iter();
@@ -455,7 +391,7 @@ pub(super) fn forwards(settings: &Settings) -> Vec<Forward> {
 
 impl Desk {
     /// The entry as the firewall takes it.
-    fn door(&self, entry: &Entry, uptime: Duration) -> Door {
+    pub(super) fn door(&self, entry: &Entry, uptime: Duration) -> Door {
         let leads = |forward: &&Forward| {
             entry.ports.contains(&forward.ports) && forward.to.is_ipv4() == entry.address.is_ipv4()
         };

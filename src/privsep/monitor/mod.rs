@@ -1,9 +1,10 @@
 //! The monitor: holds the keys, the configuration and the netlink socket, and never sees a packet.
 //!
 //! One loop over the worker's socket, the admin's socket, the kernel's notices and signals. `crew` starts and
-//! replaces workers and `upkeep` keeps one at its work, `desk` admits their requests, `commands` are the admin's,
-//! `guards` is the book of guarded ports, `shield` the firewall in either mode, `report` says how things stand,
-//! `departures` tells which grants have ended, and `doors` keeps the files by which systemd starts services.
+//! replaces workers and `upkeep` keeps one at its work, `desk` admits their requests, `sessions` bars clients after
+//! their grants, `commands` are the admin's, `guards` is the book of guarded ports, `shield` the firewall in either
+//! mode, `mend` keeps it whole, `report` says how things stand, `departures` tells which grants have ended, and `doors`
+//! keeps the files by which systemd starts services.
 
 mod commands;
 mod crew;
@@ -14,6 +15,7 @@ mod events;
 mod files;
 mod guards;
 mod links;
+mod mend;
 mod report;
 mod sessions;
 mod shield;

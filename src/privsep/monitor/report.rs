@@ -117,7 +117,15 @@ impl Monitor {
     /// Sentences about what is worth knowing.
     fn notes(&self) -> Vec<String> {
         let ready = self.crew.ready();
+        let healed = self.desk.healed;
         let notes = [
+            (
+                healed > 0,
+                format!(
+                    "another program changed the table {healed} {}, and it was made anew each time; the log says when",
+                    plural(healed as usize, "time")
+                ),
+            ),
             (
                 ready.is_some() && self.desk.health.clock_unsynchronised,
                 format!("the clock is {CLOCK_IN_DOUBT}"),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 
@@ -85,11 +86,8 @@ impl Shield {
     /// Whether ruleset and guards are what they should be.
     pub(super) fn is_intact(&mut self, wanted: &[Guarded]) -> bool {
         let Self::Table(table) = self else { return true };
-        let guarded = |live: &[LiveGuard]| {
-            wanted.iter().all(|want| {
-                live.iter().any(|have| have.guard.ports == want.ports && have.guard.closed == want.closed)
-            })
-        };
+        let guarded =
+            |live: &[LiveGuard]| wanted.iter().all(|want| live.iter().any(|have| is_same(&have.guard, want)));
         table.verify().unwrap_or(false) && table.guards().is_ok_and(|live| guarded(&live))
     }
 
@@ -142,6 +140,18 @@ impl Shield {
             Self::Sets(_) => "the administrator's own sets",
         }
     }
+}
+
+/// Whether a guard is the one that is wanted, and ends when that one ends: with a timeout that somebody else gave it,
+/// the kernel would open the port without a word.
+fn is_same(have: &Guarded, want: &Guarded) -> bool {
+    const CLOCKS_APART: Duration = Duration::from_secs(1);
+    let ends_alike = match (have.lifetime, want.lifetime) {
+        (None, None) => true,
+        (Some(have), Some(want)) => have.abs_diff(want) <= CLOCKS_APART,
+        _ => false,
+    };
+    have.ports == want.ports && have.closed == want.closed && ends_alike
 }
 
 /// Runs what starts `nft`, which needs `CAP_NET_ADMIN` like the monitor itself.
