@@ -34,6 +34,8 @@ pub struct Rules {
     pub lockout: Span,
     /// Addresses other than its own for which the client may ask.
     pub other_addresses: Vec<Network>,
+    /// Whether a grant may be for the whole network of its address, as far as [`wide_prefix`] goes.
+    pub wide: bool,
     /// How many grants of this profile may be live at a time.
     pub max_grants: u16,
 }
@@ -55,6 +57,8 @@ pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Gra
         ports: ports(rules, &ask.ports)?,
         uses: uses(rules, ask),
         session: rules.session.and(ask.session),
+        // Connections can be cut or counted one by one for a single address only.
+        wide: ask.wide && rules.wide && is_plain(rules.session.and(ask.session)),
         lifetime: ask.duration.unwrap_or(rules.duration).min(rules.max_duration),
     })
 }
@@ -131,6 +135,11 @@ fn ports(rules: &Rules, wanted: &Wanted) -> Result<Vec<PortRange>, Refusal> {
     };
     let both = intersect(asked, &rules.open);
     if both.is_empty() { Err(Refusal::Ports { asked: asked.clone() }) } else { Ok(both) }
+}
+
+/// Whether a grant with these flags can be for a network: what they ask for is kept for single addresses.
+fn is_plain(session: Session) -> bool {
+    !(session.alone || session.ends || session.lock_out)
 }
 
 fn uses(rules: &Rules, ask: &Ask) -> Uses {
@@ -266,6 +275,7 @@ mod tests {
             session: Session::default(),
             lockout: Span::from_secs(600),
             other_addresses: vec!["203.0.113.0/24".parse().unwrap()],
+            wide: false,
             max_grants: 4,
         }
     }
@@ -276,6 +286,7 @@ mod tests {
             target: Target::Source,
             uses: None,
             session: Session::default(),
+            wide: false,
             duration: None,
             ports: Wanted::Defaults,
         }
@@ -314,9 +325,12 @@ mod tests {
         let rules = Rules { connections: Uses::Many, ..rules() };
         assert_eq!(decided(&rules, ask()).unwrap().uses, Uses::Many);
         assert_eq!(
-            decided(&rules, Ask { uses: Some(Uses::Once), session: Session::default(), ..ask() })
-                .unwrap()
-                .uses,
+            decided(
+                &rules,
+                Ask { uses: Some(Uses::Once), session: Session::default(), wide: false, ..ask() }
+            )
+            .unwrap()
+            .uses,
             Uses::Once
         );
     }

@@ -47,6 +47,7 @@ fn grant() -> Grant {
         action: Action::Open,
         source: CLIENT4,
         address: CLIENT4,
+        wide: false,
         ports: vec!["tcp/22".parse().unwrap()],
         uses: Uses::Once,
         session: Session::default(),

@@ -94,6 +94,7 @@ fn vector_ask() -> Ask {
         target: Target::Address("192.0.2.7".parse().unwrap()),
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: Some(Span::from_secs(3600)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     }

@@ -53,6 +53,7 @@ fn ask() -> Ask {
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     }

@@ -60,6 +60,7 @@ impl<'a> Client<'a> {
             target: Target::Source,
             uses: Some(Uses::Once),
             session: Session::default(),
+            wide: false,
             duration: None,
             ports: Wanted::Defaults,
         };

@@ -184,7 +184,7 @@ fn unknown_keys_are_refused_with_the_accepted_ones_and_the_one_that_was_meant() 
         "max-duration = \"1h\"\n",
         &[
             "profiles.d/laptop.toml:3: max-duration: unknown key; did you mean max_duration? use public_key, psk, open, \
-         duration, max_duration, connections, session, lockout, other_addresses, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
+         duration, max_duration, connections, session, lockout, other_addresses, wide, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
         ],
     )]);
 }
@@ -684,7 +684,7 @@ fn json_profiles_have_the_same_keys_and_the_same_errors() {
              tcp/22",
             "profiles.d/laptop.json:7: duration: is a number; use \"1s\" to \"30d\"",
             "profiles.d/laptop.json:8: timeout: unknown key; use public_key, psk, open, duration, max_duration, \
-             connections, session, lockout, other_addresses, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
+             connections, session, lockout, other_addresses, wide, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
         ]
     );
     assert_eq!(

@@ -194,6 +194,7 @@ fn door(address: &str, ports: &str, uses: Uses, millis: u64) -> Door {
         uses,
         session: Session::default(),
         forwards: Vec::new(),
+        wide: false,
         lifetime: Duration::from_millis(millis),
         note: "laptop".parse().unwrap(),
     }
@@ -277,6 +278,7 @@ fn a_grant_for_one_connection_admits_exactly_one() {
             assert_eq!((net.tcp(server, 8000), net.tcp(server, 8000)), (Answer::Open, Answer::Silence));
             table
                 .apply(&[Change::Shut {
+                    wide: false,
                     address: client.parse().unwrap(),
                     ports: "tcp/8000-8100".parse().unwrap(),
                 }])
@@ -369,10 +371,14 @@ fn a_range_opens_its_ports_and_overlapping_ranges_keep_the_later_deadline() {
             sleep(1100);
             assert_eq!((net.tcp(server, 8005), net.tcp(server, 8010)), (Answer::Open, Answer::Silence));
             let address = client.parse().unwrap();
-            table.apply(&[Change::Shut { address, ports: "tcp/8005".parse().unwrap() }]).unwrap();
+            table
+                .apply(&[Change::Shut { wide: false, address, ports: "tcp/8005".parse().unwrap() }])
+                .unwrap();
             assert_eq!((net.tcp(server, 8005), net.tcp(server, 8000)), (Answer::Silence, Answer::Open));
             assert_eq!(granted(&mut table), ["tcp/8000-8004", "tcp/8006-8009"]);
-            table.apply(&[Change::Shut { address, ports: "tcp/1-65535".parse().unwrap() }]).unwrap();
+            table
+                .apply(&[Change::Shut { wide: false, address, ports: "tcp/1-65535".parse().unwrap() }])
+                .unwrap();
             assert_eq!(granted(&mut table), [] as [&str; 0]);
         }
     });
@@ -724,7 +730,7 @@ fn a_set_that_would_not_keep_the_promise_is_refused_with_the_command_for_a_right
         let mut address = timed("address").unwrap();
         address.apply(&[open(CLIENT4, "tcp/22", Uses::Many, 9000)]).unwrap();
         assert_eq!(granted(&mut address), ["tcp/22"]);
-        let shut = Change::Shut { address: CLIENT4.parse().unwrap(), ports: "tcp/22".parse().unwrap() };
+        let shut = Change::Shut { wide: false, address: CLIENT4.parse().unwrap(), ports: "tcp/22".parse().unwrap() };
         address.apply(&[shut]).unwrap();
         assert_eq!(granted(&mut address), [] as [&str; 0]);
     });

@@ -258,6 +258,7 @@ fn sealed(client: &ClientIdentity, counter: Timestamp, ephemeral: [u8; 32]) -> V
         target: Target::Source,
         uses: None,
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     };

@@ -91,6 +91,7 @@ fn vector_ask() -> Ask {
         target: Target::Address("192.0.2.7".parse().unwrap()),
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: Some(Span::from_secs(3600)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap(), "udp/60000-61000".parse().unwrap()]),
     }
@@ -234,6 +235,7 @@ fn a_sequence_is_that_of_another_program() {
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: Some(Span::from_secs(3600)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     };

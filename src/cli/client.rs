@@ -52,6 +52,9 @@ pub(super) struct Knock {
     connections: Option<Uses>,
     #[command(flatten)]
     flags: SessionFlags,
+    /// Open for the whole network of the address, 24 bits of IPv4 or 64 of IPv6, where the profile allows it.
+    #[arg(long)]
+    wide: bool,
     /// Open for this address instead of this machine's own.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "pin")]
     address: Option<std::net::IpAddr>,
@@ -74,10 +77,10 @@ pub(super) struct Knock {
     #[arg(long, conflicts_with_all = ["duration", "many", "connections", "wait", "SessionFlags"])]
     close: bool,
     /// Knock by one TCP SYN instead of a datagram; needs CAP_NET_RAW.
-    #[arg(long, conflicts_with_all = ["duration", "many", "connections", "address", "pin", "close", "SessionFlags"])]
+    #[arg(long, conflicts_with_all = ["duration", "many", "connections", "address", "pin", "close", "wide", "SessionFlags"])]
     syn: bool,
     /// Knock by connection attempts at ports that follow from the time; needs no privilege and no UDP.
-    #[arg(long, conflicts_with_all = ["syn", "duration", "many", "connections", "address", "pin", "close", "SessionFlags"])]
+    #[arg(long, conflicts_with_all = ["syn", "duration", "many", "connections", "address", "pin", "close", "wide", "SessionFlags"])]
     totp: bool,
     /// Try the TCP port until it opens; the default for a single one.
     #[arg(long, conflicts_with_all = ["no_wait", "last_knock"])]
@@ -177,6 +180,7 @@ impl Knock {
             // SYNs and totp cannot ask for one connection, and get what the profile gives.
             uses: uses(self.connections, self.many || self.syn || self.totp),
             session: self.flags.session(),
+            wide: self.wide,
             duration: self.duration,
             ports,
         }

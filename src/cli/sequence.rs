@@ -56,6 +56,9 @@ pub(super) struct Show {
     connections: Option<Uses>,
     #[command(flatten)]
     flags: SessionFlags,
+    /// Open for the whole network of the address, where the profile allows it.
+    #[arg(long)]
+    wide: bool,
     /// Open for this address instead of the one that the knocks come from.
     #[arg(long, value_name = "ADDRESS")]
     address: Option<std::net::IpAddr>,
@@ -75,6 +78,7 @@ impl Show {
             target: self.address.map_or(Target::Source, Target::Address),
             uses: uses(self.connections, self.many),
             session: self.flags.session(),
+            wide: self.wide,
             duration: self.duration,
             ports,
         };

@@ -164,7 +164,7 @@ fn grants(out: &mut String, grants: &[GrantStatus], number: usize, style: Style)
         let _ = writeln!(
             out,
             "  {profile:<14} {:<24} {:<16} {:>8}  {uses:<5} {:>7} {:>9}",
-            grant.address.to_string(),
+            whom(grant),
             grant.ports.to_string(),
             countdown(grant.expires_in),
             grant.packets,
@@ -181,6 +181,15 @@ fn grants(out: &mut String, grants: &[GrantStatus], number: usize, style: Style)
     more.into_iter().for_each(|line| {
         let _ = writeln!(out, "{line}");
     });
+}
+
+fn whom(grant: &GrantStatus) -> String {
+    let all = if grant.address.is_ipv4() { 32 } else { 128 };
+    if grant.prefix == all {
+        grant.address.to_string()
+    } else {
+        format!("{}/{}", grant.address, grant.prefix)
+    }
 }
 
 /// Who is refused on account of an earlier grant; nothing where nobody is.

@@ -131,6 +131,7 @@ const RULE_KEYS: &[&str] = &[
     "session",
     "lockout",
     "other_addresses",
+    "wide",
     "max_grants",
     "enabled",
     "max_age",

@@ -129,6 +129,9 @@ pub(super) fn rules(
 fn missing_set(settings: &Settings, profile: &Profile) -> Option<&'static str> {
     let Mode::Sets(sets) = &settings.firewall.mode else { return None };
     match profile.connections {
+        _ if profile.wide => Some(
+            "grants for networks need the daemon's own table; leave wide out, or use firewall.mode = \"table\"",
+        ),
         _ if profile.session != Session::default() => Some(
             "session flags need the daemon's own table; leave session out, or use firewall.mode = \"table\"",
         ),

@@ -105,8 +105,10 @@ pub struct GrantStatus {
     /// The subject of the certificate that it was granted to, where it is one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// Who is let in.
+    /// Who is let in; of a network, its lowest address.
     pub address: IpAddr,
+    /// How many bits of the address count: all but for networks.
+    pub prefix: u8,
     /// To which ports.
     pub ports: PortRange,
     /// For how many connections.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Opening, Session, Uses};
+use super::{Opening, Session, Uses, network_of};
 use crate::text::PortRange;
 
 /// One element in the kernel, as the ledger knows it.
@@ -17,8 +17,10 @@ use crate::text::PortRange;
 pub struct Entry {
     /// Whose grant it is.
     pub profile: String,
-    /// The address let in.
+    /// The address let in; of a network, the lowest.
     pub address: IpAddr,
+    /// Whether it is a network.
+    pub wide: bool,
     /// To which ports.
     pub ports: PortRange,
     /// For how many connections.
@@ -36,12 +38,19 @@ impl Entry {
         self.deadline.saturating_sub(uptime)
     }
 
+    /// Whether it lets this address in.
+    #[must_use]
+    pub fn is_for(&self, address: IpAddr) -> bool {
+        self.address == if self.wide { network_of(address) } else { address }
+    }
+
     fn concerns(&self, address: IpAddr, ports: &[PortRange]) -> bool {
-        self.address == address && ports.iter().any(|range| range.intersection(&self.ports).is_some())
+        self.is_for(address) && ports.iter().any(|range| range.intersection(&self.ports).is_some())
     }
 
     fn is_covered_by(&self, other: &Self) -> bool {
         self.address == other.address
+            && self.wide == other.wide
             && other.ports.contains(&self.ports)
             && other.deadline >= self.deadline
             && (other.uses == Uses::Many || (self.uses <= other.uses && self.ports == other.ports))
@@ -112,7 +121,9 @@ impl Ledger {
     /// Whether the same client has these ports open for this address.
     #[must_use]
     pub fn covers(&self, entry: &Entry) -> bool {
-        let same = |have: &Entry| have.profile == entry.profile && have.ports.contains(&entry.ports);
+        let same = |have: &Entry| {
+            have.profile == entry.profile && have.wide == entry.wide && have.ports.contains(&entry.ports)
+        };
         self.at(entry.address).iter().any(same)
     }
 
@@ -206,6 +217,7 @@ impl Ledger {
         let wanted = opening.ports.iter().map(|ports| Entry {
             profile: opening.profile.clone(),
             address: opening.address,
+            wide: opening.wide,
             ports: *ports,
             uses: opening.uses,
             session: opening.session.of_connections(),
@@ -241,6 +253,7 @@ impl Ledger {
             entry.uses == Uses::Many
                 && added.iter().any(|new| {
                     new.profile != entry.profile
+                        && new.wide == entry.wide
                         && new.deadline < entry.deadline
                         && new.ports.intersection(&entry.ports).is_some()
                 })
@@ -253,7 +266,9 @@ impl Ledger {
     #[must_use]
     pub fn of_client(&self, profile: &str, address: IpAddr, ports: &[PortRange]) -> Vec<Entry> {
         let mine = |entry: &&Entry| entry.profile == profile && entry.concerns(address, ports);
-        self.at(address).iter().filter(mine).cloned().collect()
+        let network = network_of(address);
+        let elsewhere = if network == address { &[] } else { self.at(network) };
+        self.at(address).iter().chain(elsewhere).filter(mine).cloned().collect()
     }
 
     /// The entries for which `chosen` holds: what an admin's "revoke" ends.
@@ -273,7 +288,9 @@ impl Ledger {
             let shares = |entry: &&Entry| {
                 entry.deadline > uptime
                     && !gone.contains(entry)
-                    && gone.iter().any(|gone| gone.ports.intersection(&entry.ports).is_some())
+                    && gone.iter().any(|gone| {
+                        gone.wide == entry.wide && gone.ports.intersection(&entry.ports).is_some()
+                    })
             };
             self.at(*address).iter().filter(shares).cloned().collect()
         };
@@ -365,6 +382,7 @@ mod tests {
             max_grants: 1,
             action: Action::Open,
             address: address.parse().unwrap(),
+            wide: false,
             ports: vec![ports.parse().unwrap()],
             uses,
             session: Session::default(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Action, Grant, Holder, Request, Session, Uses, label};
+use super::{Action, Grant, Holder, Request, Session, Uses, label, network_of};
 use crate::knock::ClientId;
 use crate::policy::{Rules, disjoint};
 use crate::text::{PortRange, Span};
@@ -40,8 +40,10 @@ pub struct Opening {
     pub max_grants: u16,
     /// Open or close.
     pub action: Action,
-    /// The address let in.
+    /// The address let in; of a network, the lowest.
     pub address: IpAddr,
+    /// Whether it is a network.
+    pub wide: bool,
     /// Disjoint port ranges.
     pub ports: Vec<PortRange>,
     /// For how many connections.
@@ -84,7 +86,7 @@ impl Limits {
     /// # Errors
     /// The [`Breach`]; the caller ends the worker.
     pub fn admit(&self, request: &Request) -> Result<Opening, Breach> {
-        let Grant { profile, action, source, address, ports, uses, session, lifetime } = &request.grant;
+        let Grant { profile, action, source, address, wide, ports, uses, session, lifetime } = &request.grant;
         let ProfileLimits { name, rules, by_certificate, .. } =
             self.profile(*profile).ok_or(Breach::Profile { index: profile.0 })?;
         let breach = |what| Err(Breach::Rules { profile: name.clone(), what });
@@ -105,6 +107,9 @@ impl Limits {
         if !session.covers(rules.session) {
             return breach("it lacks session flags that the profile insists on");
         }
+        if *wide && (!rules.wide || session.alone || session.ends || session.lock_out) {
+            return breach("it is for a network where the profile allows single addresses");
+        }
         if *lifetime > rules.max_duration || *lifetime == Span::from_secs(0) {
             return breach("it lasts longer than the profile allows, or not at all");
         }
@@ -119,7 +124,8 @@ impl Limits {
             holder: request.holder.clone(),
             max_grants: rules.max_grants,
             action: *action,
-            address: *address,
+            address: if *wide { network_of(*address) } else { *address },
+            wide: *wide,
             ports: ports.clone(),
             uses: *uses,
             session: *session,

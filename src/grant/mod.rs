@@ -10,7 +10,7 @@ mod ledger;
 mod limits;
 mod request;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use holder::{Holder, label, rule_of};
 pub use ledger::{Entry, Full, Ledger};
@@ -41,6 +41,22 @@ pub enum Action {
     Close,
 }
 
+/// How wide a grant for a network is: a carrier's NAT spreads its customers over an IPv4 network of 24 bits, and a host
+/// changes its IPv6 address within one of 64 (RFC 8981).
+#[must_use]
+pub fn wide_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 24 } else { 64 }
+}
+
+/// The lowest address of the network that a wide grant for this address is for.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & 0xffff_ff00).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
 /// How many disjoint port ranges a grant can hold: what [`crate::policy::MAX_OPEN`] ranges of a profile and
 /// the [`crate::knock::MAX_ENTRIES`] ranges of a knock can cut each other into, at most.
 pub const MAX_RANGES: usize = crate::policy::MAX_OPEN + crate::knock::MAX_ENTRIES - 1;
@@ -56,6 +72,8 @@ pub struct Grant {
     pub source: IpAddr,
     /// The address that is let in.
     pub address: IpAddr,
+    /// Whether its whole network is: see [`network_of`].
+    pub wide: bool,
     /// To which ports: at least one range, disjoint, at most [`MAX_RANGES`].
     pub ports: Vec<PortRange>,
     /// For how many connections.

@@ -6,6 +6,7 @@
 //!   1    1  uses: the number of connections, or 0 for any number
 //!   2    1  number of port ranges, 1 ..= 20
 //!   3    1  bit 0: the knock came from outside this host; bit 1: it was made with a certificate;
+//!           bit 2: for the whole network of the address;
 //!           bits 4-7: session flags
 //!   4    4  profile index
 //!   8    8  id: counts up, names the answer
@@ -32,6 +33,7 @@ const HEAD_LEN: usize = 60;
 const RANGES_LEN: usize = MAX_RANGES * RANGE_LEN;
 const OUTSIDE: u8 = 1;
 const CERTIFICATE: u8 = 2;
+const WIDE: u8 = 4;
 const SESSION: u8 = 4;
 
 /// The length of a request in bytes.
@@ -60,7 +62,7 @@ impl Request {
     /// Never: a [`Grant`] holds at most [`MAX_RANGES`] ranges, and ranges beyond are left out.
     #[must_use]
     pub fn encode(&self) -> [u8; REQUEST_LEN] {
-        let Grant { profile, action, source, address, ports, uses, session, lifetime } = &self.grant;
+        let Grant { profile, action, source, address, wide, ports, uses, session, lifetime } = &self.grant;
         let mut bytes = Vec::with_capacity(REQUEST_LEN);
         bytes.push(match action {
             Action::Open => 1,
@@ -70,7 +72,8 @@ impl Request {
         bytes.push(u8::try_from(ports.len().min(MAX_RANGES)).unwrap_or(0));
         let holder = if self.holder.is_some() { CERTIFICATE } else { 0 };
         let outside = if self.from_outside { OUTSIDE } else { 0 };
-        bytes.push(outside | holder | session.bits() << SESSION);
+        let wide = if *wide { WIDE } else { 0 };
+        bytes.push(outside | holder | wide | session.bits() << SESSION);
         bytes.extend(profile.0.to_be_bytes());
         bytes.extend(self.id.to_be_bytes());
         bytes.extend(self.counter.as_nanos().to_be_bytes());
@@ -117,12 +120,13 @@ impl Request {
                 count => Uses::number(count).ok_or(Malformed)?,
             },
             session: Session::from_bits(flags >> SESSION),
+            wide: flags & WIDE != 0,
             lifetime: Span::from_secs(u32::from_be_bytes(*lifetime)),
             address: ip_address(*address),
             source: ip_address(*source),
             ports: ranges(usize::from(count), fields)?,
         };
-        if flags & !(OUTSIDE | CERTIFICATE | Session::BITS << SESSION) != 0 {
+        if flags & !(OUTSIDE | CERTIFICATE | WIDE | Session::BITS << SESSION) != 0 {
             return Err(Malformed);
         }
         let from_outside = flags & OUTSIDE != 0;
@@ -207,6 +211,7 @@ mod tests {
                 action: Action::Open,
                 source: "198.51.100.7".parse().unwrap(),
                 address: "2001:db8::7".parse().unwrap(),
+                wide: true,
                 ports: vec!["tcp/22".parse().unwrap(), "udp/8000-8100".parse().unwrap()],
                 uses: Uses::Once,
                 session: Session::from_bits(0b1001),
@@ -234,7 +239,7 @@ mod tests {
             (1, 255),
             (2, 0),
             (2, 21),
-            (3, 4),
+            (3, 8),
             (60, 1),
             (70, 1),
             (159, 9),
@@ -266,7 +271,7 @@ mod tests {
             fixed[0] %= 4;
             fixed[1] %= 4;
             fixed[2] = count;
-            fixed[3] &= 0xf3;
+            fixed[3] &= 0xf7;
             fixed[60 + usize::from(count) * 5..].fill(0);
             for range in 0..usize::from(count) {
                 fixed[60 + range * 5] = if fixed[60 + range * 5] % 2 == 0 { 6 } else { 17 };

@@ -7,7 +7,7 @@
 //!              bit 4 wants an answer: accepted, and never answered | bit 5 single connection | bits 6-7 zero
 //! 2      8     counter: unix time in ns, a multiple of 2^20 (the receiver requires only that it increases)
 //! 10     1     connections asked for, 2..250; 0 = one with bit 5, else as the profile says
-//! 11     1     session flags: bits 0-3 (`session.rs`) | others zero
+//! 11     1     session flags: bits 0-3 (`session.rs`) | bit 4 the whole network of the address | others zero
 //! 12     4     seconds asked for; 0 = as the profile says
 //! 16     16    address, IPv6 or v4-mapped; all-zero, and only then bits 2 and 3 clear: the packet's source
 //! 32     4     service tag: SHA256("knockd-rs service" || name)[0..4]; 0 = the entries, or the defaults if none
@@ -37,6 +37,7 @@ pub(super) const EXPLICIT: u8 = 1 << 2;
 pub(super) const SOURCE_ONLY: u8 = 1 << 3;
 const SINGLE: u8 = 1 << 5;
 const UNKNOWN: u8 = 0b1100_0000;
+const WIDE: u8 = 1 << 4;
 
 /// The bytes of a request, without padding.
 pub(super) fn encode(ask: &Ask, counter: Timestamp) -> Result<Zeroizing<Vec<u8>>, SealError> {
@@ -73,7 +74,8 @@ pub(super) fn encode(ask: &Ask, counter: Timestamp) -> Result<Zeroizing<Vec<u8>>
     let mut plain = Zeroizing::new(Vec::with_capacity(FIXED_LEN + ENTRY_LEN * ports.len()));
     plain.extend_from_slice(&[VERSION, op | target | single]);
     plain.extend_from_slice(&counter.as_nanos().to_be_bytes());
-    plain.extend_from_slice(&[connections, ask.session.bits()]);
+    let wide = if ask.wide { WIDE } else { 0 };
+    plain.extend_from_slice(&[connections, ask.session.bits() | wide]);
     plain.extend_from_slice(&seconds.to_be_bytes());
     plain.extend_from_slice(&address.octets());
     plain.extend_from_slice(&service);
@@ -185,8 +187,8 @@ pub(super) fn decode(plain: &[u8]) -> Result<(Ask, Timestamp), Fault> {
         2 => Op::Renew,
         _ => return Err(Fault::Query),
     };
-    if session & !Session::BITS != 0 {
-        return Err(Fault::SessionFlags(session & !Session::BITS));
+    if session & !(Session::BITS | WIDE) != 0 {
+        return Err(Fault::SessionFlags(session & !(Session::BITS | WIDE)));
     }
     let uses = uses(flags & SINGLE != 0, connections).ok_or(Fault::Connections(connections))?;
     let target = target(flags, *address)?;
@@ -194,7 +196,18 @@ pub(super) fn decode(plain: &[u8]) -> Result<(Ask, Timestamp), Fault> {
     let seconds = u32::from_be_bytes([d0, d1, d2, d3]);
     let duration = (seconds != 0).then(|| Span::from_secs(seconds));
     let counter = Timestamp::from_nanos(u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]));
-    Ok((Ask { op, target, uses, session: Session::from_bits(session), duration, ports }, counter))
+    Ok((
+        Ask {
+            op,
+            target,
+            uses,
+            session: Session::from_bits(session),
+            wide: session & WIDE != 0,
+            duration,
+            ports,
+        },
+        counter,
+    ))
 }
 
 /// How many connections a request is for, of two fields that have to agree; `None` where they do not.

@@ -51,6 +51,8 @@ pub struct Ask {
     pub uses: Option<Uses>,
     /// What should hold for them besides.
     pub session: Session,
+    /// Whether the whole network of the address is meant, as wide as the profile allows.
+    pub wide: bool,
     /// How long the grant should last; `None` leaves it to the profile.
     pub duration: Option<Span>,
     /// Which ports.

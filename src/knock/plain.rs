@@ -108,6 +108,7 @@ impl Decoder {
             target: Target::Source,
             uses: None,
             session: Session::default(),
+            wide: false,
             duration: None,
             ports: Wanted::Defaults,
         };

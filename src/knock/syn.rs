@@ -238,6 +238,7 @@ impl Decoder {
             target: Target::Source,
             uses: None,
             session: Session::default(),
+            wide: false,
             duration: None,
             ports: service.map_or(Wanted::Defaults, Wanted::Service),
         };

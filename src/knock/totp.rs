@@ -211,6 +211,7 @@ fn authentic(client: ClientId, step: u64) -> Authentic {
         target: Target::Source,
         uses: None,
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     };

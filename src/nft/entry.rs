@@ -28,6 +28,10 @@ pub(super) enum Kind {
     Ranges,
     /// Ports of which each range admits a number of connections; single ports, when it is more than one.
     Counted,
+    /// Ports for all of a network, any number of connections.
+    Wide,
+    /// The same for a number of connections.
+    WideCounted,
     /// Where connections end with the grant.
     Ends,
     /// Where they come one at a time.
@@ -36,7 +40,10 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The set for such a door.
-    pub(super) fn of(uses: Uses, ports: PortRange) -> Self {
+    pub(super) fn of(uses: Uses, wide: bool, ports: PortRange) -> Self {
+        if wide {
+            return if uses == Uses::Many { Self::Wide } else { Self::WideCounted };
+        }
         match (uses, ports.is_single()) {
             (Uses::Many, true) => Self::Grants,
             (Uses::Once, true) => Self::Once,
@@ -55,8 +62,31 @@ impl Kind {
         !matches!(self, Self::Grants | Self::Once)
     }
 
-    pub(super) const ALL: [Self; 6] =
-        [Self::Grants, Self::Once, Self::Ranges, Self::Counted, Self::Ends, Self::Solo];
+    /// Whether its keys are the lowest addresses of networks.
+    pub(super) fn is_wide(self) -> bool {
+        matches!(self, Self::Wide | Self::WideCounted)
+    }
+
+    /// Whether its elements have a limit of their own.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Counted | Self::WideCounted)
+    }
+
+    /// The interval set for a number of connections beside this one, and the one for any number.
+    pub(super) fn pair(self) -> (Self, Self) {
+        if self.is_wide() { (Self::WideCounted, Self::Wide) } else { (Self::Counted, Self::Ranges) }
+    }
+
+    pub(super) const ALL: [Self; 8] = [
+        Self::Grants,
+        Self::Once,
+        Self::Ranges,
+        Self::Counted,
+        Self::Wide,
+        Self::WideCounted,
+        Self::Ends,
+        Self::Solo,
+    ];
 }
 
 /// An element of a set of grants.
@@ -79,7 +109,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn of(door: &Door) -> Self {
         Self {
-            kind: Kind::of(door.uses, door.ports),
+            kind: Kind::of(door.uses, door.wide, door.ports),
             address: door.address,
             ports: door.ports,
             uses: door.uses,
@@ -98,7 +128,7 @@ impl Entry {
 
     /// Whether all the connections it was for have been made.
     pub(super) fn is_spent(&self) -> bool {
-        self.kind == Kind::Counted && self.uses.count().is_some_and(|count| self.packets >= count.into())
+        self.kind.counts() && self.uses.count().is_some_and(|count| self.packets >= count.into())
     }
 
     /// How many connections are left of it.
@@ -106,7 +136,7 @@ impl Entry {
         let used = u8::try_from(self.packets).unwrap_or(u8::MAX);
         let left = self.uses.count().map(|count| count.saturating_sub(used).max(1));
         match self.kind {
-            Kind::Counted => left.and_then(Uses::number).unwrap_or(self.uses),
+            kind if kind.counts() => left.and_then(Uses::number).unwrap_or(self.uses),
             _ => self.uses,
         }
     }
@@ -120,6 +150,7 @@ impl Entry {
         };
         let door = Door {
             address: self.address,
+            wide: self.kind.is_wide(),
             ports: self.ports,
             uses: self.remaining_uses(),
             session: Session { alone: has(Kind::Solo), ends: has(Kind::Ends), ..Session::default() },
@@ -140,7 +171,7 @@ impl Entry {
             // These keys do not say what was granted.
             Shape::Port | Shape::Address => format!("{} {}", self.note, self.ports).trim_start().to_owned(),
         };
-        let counting = if self.kind == Kind::Counted { counting(keys, self.uses) } else { keys };
+        let counting = if self.kind.counts() { counting(keys, self.uses) } else { keys };
         commented(timed(counting, self.timeout, self.left), &comment)
     }
 
@@ -161,7 +192,7 @@ impl Entry {
         let note = note.parse().unwrap_or_default();
         let uses = match kind {
             Kind::Once => Uses::Once,
-            Kind::Counted => burst(element).and_then(Uses::number).unwrap_or_default(),
+            kind if kind.counts() => burst(element).and_then(Uses::number).unwrap_or_default(),
             _ => Uses::Many,
         };
         Some(Self {
@@ -429,7 +460,16 @@ mod tests {
         let note = "laptop".parse().unwrap();
         let session = Session::default();
         let forwards = Vec::new();
-        Entry::of(&Door { address, ports, uses, session, forwards, lifetime: Duration::from_secs(15), note })
+        Entry::of(&Door {
+            address,
+            wide: false,
+            ports,
+            uses,
+            session,
+            forwards,
+            lifetime: Duration::from_secs(15),
+            note,
+        })
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) fn map_name(family: Family) -> &'static str {
 impl Leading {
     /// What a door leads to, for its client's family.
     pub(super) fn of(door: &Door) -> impl Iterator<Item = Self> + '_ {
-        let same_family = |forward: &&Forward| forward.to.is_ipv4() == door.address.is_ipv4();
+        let same_family = |forward: &&Forward| !door.wide && forward.to.is_ipv4() == door.address.is_ipv4();
         door.forwards.iter().filter(same_family).map(|forward| Self {
             address: door.address,
             forward: *forward,

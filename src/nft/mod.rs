@@ -62,8 +62,11 @@ pub trait Firewall {
 /// A grant: `address` may reach `ports` for `lifetime` from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Door {
-    /// Who may come in.
+    /// Who may come in; of a network, its lowest address.
     pub address: IpAddr,
+    /// Whether it is a network: of 24 bits for IPv4, of 64 for IPv6. Its connections are neither counted one at a time
+    /// nor cut, and lead to no other host.
+    pub wide: bool,
     /// Where to.
     pub ports: PortRange,
     /// How often.
@@ -119,6 +122,8 @@ pub enum Change {
     Shut {
         /// Whose grants.
         address: IpAddr,
+        /// Whether those of the network that begins with this address.
+        wide: bool,
         /// On which ports.
         ports: PortRange,
     },

@@ -76,7 +76,7 @@ pub(super) struct Layout {
 
 impl Layout {
     fn kind(self, door: &Door) -> Kind {
-        match Kind::of(door.uses, door.ports) {
+        match Kind::of(door.uses, door.wide, door.ports) {
             Kind::Grants if self.is_interval(door.address) => Kind::Ranges,
             kind => kind,
         }
@@ -93,6 +93,7 @@ pub(super) fn needs(changes: &[Change], layout: Layout) -> Needs {
     let of_change = |change: &Change| -> Vec<Kind> {
         match change {
             Change::Open(door) => of_door(door, layout),
+            Change::Shut { wide: true, .. } => vec![Kind::Wide, Kind::WideCounted],
             Change::Shut { ports, .. } if ports.is_single() && !layout.foreign => {
                 vec![Kind::Ranges, Kind::Counted, Kind::Ends, Kind::Solo]
             }
@@ -114,7 +115,8 @@ pub(super) fn needs(changes: &[Change], layout: Layout) -> Needs {
 
 fn of_door(door: &Door, layout: Layout) -> Vec<Kind> {
     let interval = layout.kind(door).is_interval() || layout.is_interval(door.address);
-    let main = if interval { vec![Kind::Ranges, Kind::Counted] } else { Vec::new() };
+    let (counted, timed) = layout.kind(door).pair();
+    let main = if interval { vec![timed, counted] } else { Vec::new() };
     let beside = [(door.session.ends, Kind::Ends), (door.session.alone, Kind::Solo)];
     main.into_iter().chain(beside.into_iter().filter(|(is_so, _)| *is_so).map(|(_, kind)| kind)).collect()
 }
@@ -139,8 +141,12 @@ pub(super) fn plan(changes: &[Change], live: &mut Live, layout: Layout) -> Resul
                 open(entry, here, &mut edits);
                 Leading::of(door).for_each(|new| lead(new, &mut live.leading, &mut edits));
             }
-            Change::Shut { address, ports } => {
+            Change::Shut { address, wide, ports } => {
                 let here = live.doors.entry(*address).or_default();
+                if *wide {
+                    shut_wide(*address, *ports, here, &mut edits);
+                    continue;
+                }
                 shut(*address, *ports, layout, here, &mut edits);
                 let hit = |one: &Leading| {
                     one.address == *address && one.forward.ports.intersection(ports).is_some()
@@ -180,25 +186,26 @@ fn open(entry: Entry, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
                 remove(Entry { kind, ..entry.clone() }, live, edits);
             }
         }
-        Kind::Ranges => {
-            if entry.ports.is_single() {
+        Kind::Ranges | Kind::Wide => {
+            let (counted, _) = entry.kind.pair();
+            if entry.kind == Kind::Ranges && entry.ports.is_single() {
                 remove(Entry { kind: Kind::Once, ..entry.clone() }, live, edits);
             }
-            let covered = |e: &&Entry| e.kind == Kind::Counted && same(e) && entry.ports.contains(&e.ports);
+            let covered = |e: &&Entry| e.kind == counted && same(e) && entry.ports.contains(&e.ports);
             let covered: Vec<_> = live.iter().filter(covered).cloned().collect();
             covered.into_iter().for_each(|old| remove(old, live, edits));
             return widen(entry, live, edits);
         }
-        Kind::Counted => {
-            if entry.ports.is_single() {
+        Kind::Counted | Kind::WideCounted => {
+            let (counted, timed) = entry.kind.pair();
+            if entry.kind == Kind::Counted && entry.ports.is_single() {
                 for kind in [Kind::Grants, Kind::Once] {
                     remove(Entry { kind, ..entry.clone() }, live, edits);
                 }
             }
-            splice(Splice::cutting(&stretches(Kind::Ranges, live, entry.address), entry.ports), live, edits);
-            let overlaps = |e: &&Entry| {
-                e.kind == Kind::Counted && same(e) && e.ports.intersection(&entry.ports).is_some()
-            };
+            splice(Splice::cutting(&stretches(timed, live, entry.address), entry.ports), live, edits);
+            let overlaps =
+                |e: &&Entry| e.kind == counted && same(e) && e.ports.intersection(&entry.ports).is_some();
             let overlapping: Vec<_> = live.iter().filter(overlaps).cloned().collect();
             overlapping.into_iter().for_each(|old| remove(old, live, edits));
         }
@@ -238,9 +245,17 @@ fn shut(address: IpAddr, ports: PortRange, layout: Layout, live: &mut Vec<Entry>
         let lifetime = Duration::from_secs(1);
         let (uses, session, note) = (Uses::Many, Session::default(), Note::default());
         let forwards = Vec::new();
-        let any = Entry::of(&Door { address, ports, uses, session, forwards, lifetime, note });
+        let any = Entry::of(&Door { address, wide: false, ports, uses, session, forwards, lifetime, note });
         hit.extend([Kind::Grants, Kind::Once].map(|kind| Entry { kind, ..any.clone() }));
     }
+    hit.into_iter().for_each(|old| remove(old, live, edits));
+}
+
+/// The same for the grants of a network.
+fn shut_wide(address: IpAddr, ports: PortRange, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
+    splice(Splice::cutting(&stretches(Kind::Wide, live, address), ports), live, edits);
+    let hit = |e: &&Entry| e.kind == Kind::WideCounted && e.ports.intersection(&ports).is_some();
+    let hit: Vec<_> = live.iter().filter(hit).cloned().collect();
     hit.into_iter().for_each(|old| remove(old, live, edits));
 }
 
@@ -460,6 +475,7 @@ mod tests {
         let lifetime = Duration::from_secs(seconds);
         Door {
             address: [192, 0, 2, 7].into(),
+            wide: false,
             ports: ports(text),
             uses,
             session: Session::default(),
@@ -508,7 +524,7 @@ mod tests {
     #[test]
     fn shutting_a_port_leaves_the_rest_of_a_range_but_nothing_of_a_single_connection() {
         let address = [192, 0, 2, 7].into();
-        let shut = Change::Shut { address, ports: ports("tcp/15") };
+        let shut = Change::Shut { address, wide: false, ports: ports("tcp/15") };
         let many = Change::Open(door("tcp/10-20", Uses::Many, 15));
         let rest = [(Kind::Ranges, "tcp/10-14".to_owned()), (Kind::Ranges, "tcp/16-20".to_owned())];
         assert_eq!(after(&[many, shut.clone()]), rest);

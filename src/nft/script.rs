@@ -130,7 +130,7 @@ fn line(text: &mut String, edit: &Edit) {
 fn element(text: &mut String, verb: &str, entry: &Entry) {
     let set = set_name(entry.kind, Family::of(entry.address));
     let _ = write!(text, "{verb} element inet {NAME} {set} {{ {} . {}", entry.address, ports(entry.ports));
-    if entry.kind == Kind::Counted {
+    if entry.kind.counts() {
         let count = entry.uses.count().unwrap_or(1);
         let _ = write!(text, " limit rate 1/week burst {count} packets counter packets 0 bytes 0");
     }

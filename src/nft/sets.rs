@@ -128,7 +128,7 @@ impl AdminSets {
         let [v4, v6] = match kind {
             Kind::Grants | Kind::Ranges => &self.timed,
             Kind::Once => &self.once,
-            Kind::Counted | Kind::Ends | Kind::Solo => return None,
+            _ => return None,
         };
         let slot = if family == Family::V4 { v4 } else { v6 };
         slot.as_ref().filter(|slot| slot.interval == kind.is_interval())
@@ -161,14 +161,15 @@ impl AdminSets {
             Change::LockOut(_) => return Err(FirewallError::SessionsAreTheAdmins),
             Change::Readmit(_) => return Ok(()),
         };
-        if !door.forwards.is_empty()
+        if door.wide
+            || !door.forwards.is_empty()
             || door.session != Session::default()
             || matches!(door.uses, Uses::Few(_))
         {
             return Err(FirewallError::SessionsAreTheAdmins);
         }
         let family = Family::of(door.address);
-        let kind = Kind::of(door.uses, door.ports);
+        let kind = Kind::of(door.uses, false, door.ports);
         let single = if door.uses == Uses::Once { Kind::Once } else { Kind::Grants };
         let interval = (door.uses == Uses::Many).then(|| self.slot(Kind::Ranges, family)).flatten();
         match (self.slot(single, family), interval, kind.is_interval()) {

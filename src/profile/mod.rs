@@ -51,6 +51,8 @@ pub struct Profile {
     pub lockout: Span,
     /// The addresses besides the packet's own source that the client may open ports for.
     pub other_addresses: Vec<Network>,
+    /// Whether a grant may be for the whole network of an address.
+    pub wide: bool,
     /// Live grants that this profile may have.
     pub max_grants: u32,
     /// Whether it may knock; else its knocks count as a stranger's.
@@ -182,6 +184,7 @@ pub(crate) fn read(
         session: session(&table),
         lockout: table.span("lockout", limits::LOCKOUT).map_or(DEFAULT_LOCKOUT, value),
         other_addresses: other_addresses(&table),
+        wide: table.boolean("wide").is_some_and(value),
         max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
         enabled: table.boolean("enabled").is_none_or(value),
         plain,
@@ -221,6 +224,7 @@ pub(crate) fn read_rules(name: ProfileName, table: &Table<'_>, server: Server<'_
         session: session(table),
         lockout: table.span("lockout", limits::LOCKOUT).map_or(DEFAULT_LOCKOUT, value),
         other_addresses: other_addresses(table),
+        wide: table.boolean("wide").is_some_and(value),
         max_grants: table.number("max_grants", limits::PROFILE_GRANTS).map_or(DEFAULT_GRANTS, value),
         enabled: table.boolean("enabled").is_none_or(value),
         methods: vec![Method::Cert],
@@ -379,6 +383,7 @@ const KEYS: &[&str] = &[
     "session",
     "lockout",
     "other_addresses",
+    "wide",
     "max_grants",
     "enabled",
     "methods",

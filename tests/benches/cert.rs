@@ -101,6 +101,7 @@ fn packet(certificate: &[u8], identity: &Identity, start: Timestamp, place: u64)
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     };

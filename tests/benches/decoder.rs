@@ -119,6 +119,7 @@ fn knock(client: &ClientIdentity, place: u64) -> Result<Vec<u8>, SealError> {
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     };

@@ -118,6 +118,7 @@ fn sequence(client: &ClientIdentity, place: u64) -> Result<Sequence, SealError> 
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     };

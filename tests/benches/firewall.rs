@@ -128,11 +128,12 @@ fn open(place: u32, ports: PortRange) -> Change {
         uses: Uses::Once,
         session: Session::default(),
         forwards: Vec::new(),
+        wide: false,
         lifetime,
         note: Note::default(),
     })
 }
 
 fn shut(place: u32, ports: PortRange) -> Change {
-    Change::Shut { address: address(place), ports }
+    Change::Shut { address: address(place), wide: false, ports }
 }

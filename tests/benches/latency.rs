@@ -213,6 +213,7 @@ fn packet(identity: &ClientIdentity, last: &mut Option<Timestamp>) -> Outcome<Ve
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     };
@@ -302,6 +303,7 @@ fn capture_and_add(ready: &Sender<()>) -> Outcome<()> {
             uses,
             session: Session::default(),
             forwards: Vec::new(),
+            wide: false,
             lifetime,
             note: Note::default(),
         })])?;

@@ -88,6 +88,7 @@ impl Sealer {
             target: target.map_or(Target::Source, Target::Address),
             uses: Some(Uses::Once),
             session: Session::default(),
+            wide: false,
             duration: None,
             ports: Wanted::Defaults,
         };

@@ -56,6 +56,7 @@ fn knock(shown: &str, signer: &str, recording: &Recording, ports: Wanted) -> Vec
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: None,
         ports,
     };

@@ -302,3 +302,47 @@ fn sessions_of_one_address_are_none_of_anothers() {
     std::thread::sleep(Duration::from_millis(1300));
     assert!(theirs());
 }
+
+#[test]
+fn a_wide_grant_is_for_the_network_where_the_profile_allows_it_and_for_the_address_where_not() {
+    for (server, client) in BOTH {
+        let world = world(MANY, server);
+        let mut daemon = world.daemon(GUARDED);
+        let _ssh = world.listener(22);
+        world.knock(&["--many", "--wide", "--for", "1h"]);
+        assert_eq!(daemon.grants()[0]["address"], client.to_string(), "not allowed");
+        daemon.command(&["revoke", "laptop"]);
+        world.amend("laptop", "wide = true\n");
+        daemon.reload();
+        world.knock(&["--many", "--wide", "--for", "3s"]);
+        let grants = daemon.grants();
+        let (network, prefix) = if server.is_ipv4() { ("10.77.0.0", 24) } else { ("fd77::", 64) };
+        assert_eq!(
+            (grants[0]["address"].as_str(), grants[0]["prefix"].as_u64()),
+            (Some(network), Some(prefix))
+        );
+        assert!(daemon.command(&["status"]).contains(&format!("{network}/{prefix} ")));
+        let ends = deadline(&daemon);
+        daemon.kill9_both();
+        // The stranger of this world is in the same network.
+        assert!(world.can_connect(server, 22) && world.can_stranger_connect(server, 22));
+        closes_at(ends, || world.can_stranger_connect(server, 22));
+    }
+}
+
+#[test]
+fn a_wide_grant_counts_its_connections_and_is_closed_by_its_client() {
+    let world = world(&format!("{MANY}wide = true\n"), SERVER4);
+    let daemon = world.daemon(GUARDED);
+    let _ssh = world.listener(22);
+    world.knock(&["--connections", "2", "--wide", "--for", "1h"]);
+    assert!(world.can_connect(SERVER4, 22) && world.can_stranger_connect(SERVER4, 22));
+    assert!(!world.can_connect(SERVER4, 22) && !world.can_stranger_connect(SERVER4, 22));
+    world.knock(&["--many", "--wide", "--for", "1h"]);
+    assert!(world.can_connect(SERVER4, 22));
+    world.knock_until(&["--close"], || daemon.grants().is_empty());
+    assert!(!world.can_connect(SERVER4, 22));
+    // What is kept for single addresses makes it one for the address.
+    world.knock(&["--many", "--wide", "--end-with-grant"]);
+    assert_eq!(daemon.grants()[0]["prefix"], 32);
+}

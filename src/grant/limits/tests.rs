@@ -19,6 +19,7 @@ fn limits() -> Limits {
         session: Session::from_bits(0b1000),
         lockout: Span::from_secs(600),
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
+        wide: false,
         max_grants: 4,
     };
     let client = ClientId([1; 32]);
@@ -31,6 +32,7 @@ fn grant() -> Grant {
         action: Action::Open,
         source: ip("198.51.100.7"),
         address: ip("198.51.100.7"),
+        wide: false,
         ports: vec!["tcp/22".parse().unwrap()],
         uses: Uses::Once,
         session: Session::from_bits(0b1010),

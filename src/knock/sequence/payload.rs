@@ -9,7 +9,8 @@
 //! 5  1   how many further ports, the last one's distance } 0 = everything that the profile opens
 //! 6  1   bits 7-4 connections asked for, 2..15; 0 = one with bit 0 below, else as the profile says
 //!        bits 3-0 session flags
-//! 7  1   flags: bit 0 single connection | bit 1 only if sent from the address given | others zero
+//! 7  1   flags: bit 0 single connection | bit 1 only if sent from the address given
+//!        bit 2 the whole network of the address | others zero
 //! 8  ..  address: 0, 4 or 16 bytes
 //! ```
 
@@ -31,7 +32,8 @@ const SINGLE: u8 = 1;
 /// The largest number of connections that four bits hold.
 const MOST: u8 = 15;
 const SOURCE_ONLY: u8 = 1 << 1;
-const UNKNOWN: u8 = !(SINGLE | SOURCE_ONLY);
+const WIDE: u8 = 1 << 2;
+const UNKNOWN: u8 = !(SINGLE | SOURCE_ONLY | WIDE);
 
 const TCP: u8 = 0;
 const UDP: u8 = 1;
@@ -65,7 +67,8 @@ pub(super) fn encode(ask: &Ask, counter: u8) -> Result<Vec<u8>, SealError> {
         Some(Uses::Few(count)) => (0, count),
         None | Some(Uses::Many) => (0, 0),
     };
-    let (flags, session) = (only | single, connections << 4 | ask.session.bits());
+    let wide = if ask.wide { WIDE } else { 0 };
+    let (flags, session) = (only | single | wide, connections << 4 | ask.session.bits());
     let mut payload = vec![head, counter, duration, p0, p1, further, session, flags];
     match address {
         Some(IpAddr::V4(v4)) => payload.extend(v4.octets()),
@@ -132,7 +135,15 @@ pub(super) fn decode(payload: &[u8], services: &[ServiceTag]) -> Result<Ask, Fau
         _ => Wanted::Service(service([p0, p1, further], services)),
     };
     let duration = (duration != 0).then(|| seconds(duration));
-    Ok(Ask { op, target, uses, session: Session::from_bits(session & Session::BITS), duration, ports })
+    Ok(Ask {
+        op,
+        target,
+        uses,
+        session: Session::from_bits(session & Session::BITS),
+        wide: flags & WIDE != 0,
+        duration,
+        ports,
+    })
 }
 
 fn target(kind: u8, only: bool, address: &[u8]) -> Result<Target, Fault> {
@@ -199,6 +210,7 @@ mod tests {
             target: Target::Source,
             uses: Some(Uses::Once),
             session: Session::default(),
+            wide: false,
             duration: Some(Span::from_secs(304)),
             ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
         }
@@ -222,10 +234,11 @@ mod tests {
             target: Target::SourceOnly("192.0.2.7".parse().unwrap()),
             uses: Some(Uses::Few(12)),
             session: Session::from_bits(5),
+            wide: true,
             duration: None,
             ports: Wanted::Ports(vec!["udp/60000-60010".parse().unwrap()]),
         };
-        assert_eq!(encode(&ask, 0).unwrap(), [0b0101_0101, 0, 0, 0xea, 0x60, 10, 0xc5, 2, 192, 0, 2, 7]);
+        assert_eq!(encode(&ask, 0).unwrap(), [0b0101_0101, 0, 0, 0xea, 0x60, 10, 0xc5, 6, 192, 0, 2, 7]);
     }
 
     #[test]
@@ -254,6 +267,7 @@ mod tests {
                             target,
                             uses: None,
                             session: Session::default(),
+                            wide: false,
                             duration,
                             ports: ports.clone(),
                         };

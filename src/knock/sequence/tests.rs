@@ -44,6 +44,7 @@ fn ask() -> Ask {
         target: Target::Source,
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: Some(Span::from_secs(304)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap()]),
     }

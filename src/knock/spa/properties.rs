@@ -32,9 +32,17 @@ fn any_ask() -> impl Strategy<Value = Ask> {
     let duration = option::of((1..=u32::MAX).prop_map(Span::from_secs));
     let uses = option::of((1..=Uses::MOST).prop_map(|count| Uses::number(count).unwrap()));
     let session = (0..=Session::BITS).prop_map(Session::from_bits);
-    (op, target, uses, session, duration, ports).prop_map(|(op, target, uses, session, duration, ports)| {
-        Ask { op, target, uses, session, duration, ports }
-    })
+    (op, target, uses, session, any::<bool>(), duration, ports).prop_map(
+        |(op, target, uses, session, wide, duration, ports)| Ask {
+            op,
+            target,
+            uses,
+            session,
+            wide,
+            duration,
+            ports,
+        },
+    )
 }
 
 /// A plaintext that is right here and there: random bytes alone would all fail at the version.

@@ -73,6 +73,7 @@ pub(super) fn ask() -> Ask {
         target: Target::Source,
         uses: None,
         session: Session::default(),
+        wide: false,
         duration: None,
         ports: Wanted::Defaults,
     }
@@ -135,6 +136,7 @@ fn a_knock_says_who_asks_from_where_and_for_what() {
         target: Target::Address(address("203.0.113.9")),
         uses: Some(Uses::Once),
         session: Session::default(),
+        wide: false,
         duration: Some(Span::from_secs(90)),
         ports: Wanted::Ports(vec!["tcp/22".parse().unwrap(), "udp/8000-8100".parse().unwrap()]),
     };
@@ -377,7 +379,7 @@ fn flags_that_mean_nothing_are_refused() {
 
 #[test]
 fn session_flags_are_refused_rather_than_ignored() {
-    for bit in 4..8 {
+    for bit in 5..8 {
         assert_eq!(asked(&[(11, 1 << bit)]), Err(Fault::SessionFlags(1 << bit)));
     }
 }

@@ -44,6 +44,7 @@ impl Desk {
                             max_grants: u16::try_from(found.max_grants).unwrap_or(u16::MAX),
                             action: Action::Open,
                             address,
+                            wide: false,
                             ports,
                             uses: connections.unwrap_or(found.connections),
                             session: found.session.of_connections(),
@@ -329,7 +330,7 @@ pub(super) fn means(what: &Revoked, entry: &Entry) -> bool {
         Revoked::Profile(name) => {
             entry.profile == *name || rule_of(&entry.profile).is_some_and(|(rule, _)| rule == name)
         }
-        Revoked::Address(address) => entry.address == *address,
+        Revoked::Address(address) => entry.is_for(*address),
     }
 }
 

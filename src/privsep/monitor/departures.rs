@@ -119,7 +119,7 @@ mod tests {
     fn entry(profile: &str, ports: &str, uses: Uses, deadline: u64) -> Entry {
         let (address, ports) = ("192.0.2.1".parse().unwrap(), ports.parse().unwrap());
         let session = Session::default();
-        Entry { profile: profile.into(), address, ports, uses, session, deadline: at(deadline) }
+        Entry { profile: profile.into(), address, wide: false, ports, uses, session, deadline: at(deadline) }
     }
 
     /// The reasons and profiles of what has ended.

@@ -97,6 +97,7 @@ impl Desk {
         let entry = |live: &LiveDoor| Entry {
             profile: live.door.note.to_string(),
             address: live.door.address,
+            wide: live.door.wide,
             ports: live.door.ports,
             uses: live.door.uses,
             session: live.door.session,
@@ -280,7 +281,11 @@ impl Desk {
 
     fn end_part(&mut self, ended: &[Entry]) -> Result<(), FirewallError> {
         let uptime = clock::uptime();
-        let shut = ended.iter().map(|entry| Change::Shut { address: entry.address, ports: entry.ports });
+        let shut = ended.iter().map(|entry| Change::Shut {
+            address: entry.address,
+            wide: entry.wide,
+            ports: entry.ports,
+        });
         let kept = self.ledger.shared_with(ended, uptime);
         let again = kept.iter().map(|entry| Change::Open(self.door(entry, uptime)));
         let addresses = ended.iter().map(|entry| entry.address).collect();
@@ -397,6 +402,7 @@ impl Desk {
         };
         Door {
             address: entry.address,
+            wide: entry.wide,
             ports: entry.ports,
             uses: entry.uses,
             session: entry.session,

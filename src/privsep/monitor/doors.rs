@@ -200,6 +200,7 @@ mod tests {
         Entry {
             profile: "laptop".into(),
             address: "192.0.2.1".parse().unwrap(),
+            wide: false,
             ports: ports.parse().unwrap(),
             uses: Uses::Many,
             session: crate::grant::Session::default(),

@@ -48,7 +48,9 @@ impl Desk {
         listed.iter().for_each(|live| of_address.entry(live.door.address).or_default().push(live));
         let is_listed = |entry: &Entry| {
             let same = |live: &&LiveDoor| {
-                live.door.uses == entry.uses && live.door.ports.intersection(&entry.ports).is_some()
+                live.door.wide == entry.wide
+                    && live.door.uses == entry.uses
+                    && live.door.ports.intersection(&entry.ports).is_some()
             };
             of_address.get(&entry.address).is_some_and(|doors| doors.iter().any(same))
         };
@@ -63,8 +65,9 @@ impl Desk {
     /// that is gone nobody knows whether it was used. What stands in the way is said once.
     fn heal(&mut self, uptime: Duration) -> Option<Event> {
         let listed = self.shield.firewall().doors().unwrap_or_default();
-        let listed: HashSet<_> = listed.iter().map(|live| (live.door.address, live.door.ports)).collect();
-        let is_listed = |entry: &Entry| listed.contains(&(entry.address, entry.ports));
+        let listed: HashSet<_> =
+            listed.iter().map(|live| (live.door.address, live.door.wide, live.door.ports)).collect();
+        let is_listed = |entry: &Entry| listed.contains(&(entry.address, entry.wide, entry.ports));
         self.ledger.expire(uptime);
         let lost = self.ledger.select(|entry| entry.uses != Uses::Many && !is_listed(entry));
         self.ledger.lose(&lost);

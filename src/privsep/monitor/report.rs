@@ -9,7 +9,8 @@ use super::sessions::Lock;
 use super::upkeep::PULSE_PATIENCE;
 use crate::clock;
 use crate::control::{GrantStatus, GuardStatus, LockoutStatus, ProfileStatus, Reply, Status, Ticket};
-use crate::nft::LiveDoor;
+use crate::grant::wide_prefix;
+use crate::nft::{Door, LiveDoor};
 use crate::privsep::counters;
 use crate::privsep::message::Health;
 
@@ -188,11 +189,20 @@ fn lockout((address, lock): &(IpAddr, Lock), uptime: Duration) -> LockoutStatus 
     }
 }
 
+fn prefix(door: &Door) -> u8 {
+    match (door.wide, door.address.is_ipv4()) {
+        (true, _) => wide_prefix(door.address),
+        (false, true) => 32,
+        (false, false) => 128,
+    }
+}
+
 fn grant(live: &LiveDoor, subject: Option<String>) -> GrantStatus {
     GrantStatus {
         profile: live.door.note.to_string(),
         subject,
         address: live.door.address,
+        prefix: prefix(&live.door),
         ports: live.door.ports,
         connections: live.door.uses,
         session: live.door.session.flags(),

@@ -236,6 +236,7 @@ fn rules(profile: &Profile) -> Rules {
         connections: profile.connections,
         session: profile.session,
         lockout: profile.lockout,
+        wide: profile.wide,
         other_addresses: profile.other_addresses.clone(),
         max_grants: u16::try_from(profile.max_grants).unwrap_or(u16::MAX),
     }
