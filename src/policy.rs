@@ -49,16 +49,20 @@ pub const MAX_OPEN: usize = 16;
 /// The [`Refusal`] that ends the knock, when the profile allows nothing of what it asks for.
 pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Grant, Refusal> {
     let Knock { ask, source, .. } = knock;
+    let address = address(rules, ask.target, *source)?;
+    // Nobody locks another address out than his own, unless the profile wants it.
+    let asked = Session { lock_out: ask.session.lock_out && address == *source, ..ask.session };
+    let session = rules.session.and(asked);
     Ok(Grant {
         profile,
         action: action(ask.op),
         source: *source,
-        address: address(rules, ask.target, *source)?,
+        address,
+        // Connections can be cut or counted one by one for a single address only.
+        wide: ask.wide && rules.wide && is_plain(session),
         ports: ports(rules, &ask.ports)?,
         uses: uses(rules, ask),
-        session: rules.session.and(ask.session),
-        // Connections can be cut or counted one by one for a single address only.
-        wide: ask.wide && rules.wide && is_plain(rules.session.and(ask.session)),
+        session,
         lifetime: ask.duration.unwrap_or(rules.duration).min(rules.max_duration),
     })
 }

@@ -195,7 +195,9 @@ impl Server {
             return;
         };
         if self.connections.len() >= MAX_CONNECTIONS {
-            self.connections.remove(0);
+            // Those who may only look make room first: they cannot keep out who commands.
+            let looking = self.connections.iter().position(|one| one.access == Access::Looking);
+            self.connections.remove(looking.unwrap_or(0));
         }
         self.next += 1;
         self.connections.push(Connection {

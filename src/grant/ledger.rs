@@ -238,7 +238,8 @@ impl Ledger {
         for new in added {
             let replaces = |entry: &Entry| {
                 let other = entry.session != new.session && new.ports.contains(&entry.ports);
-                entry.profile == new.profile && (other || entry.is_covered_by(&new))
+                let same = entry.wide == new.wide && (entry.ports == new.ports || other);
+                entry.profile == new.profile && (same || entry.is_covered_by(&new))
             };
             self.take(new.address, replaces);
             self.put(new);
@@ -311,10 +312,13 @@ impl Ledger {
     }
 }
 
-/// A live grant for many connections makes a shorter one needless. One for a number of them does not: they may have
+/// A client's own live grant for many connections makes a shorter one needless. One for a number of them does not: they may have
 /// been used already, and only the kernel knows.
 fn makes_needless(have: &Entry, entry: &Entry) -> bool {
-    have.uses == Uses::Many && have.session == entry.session && entry.is_covered_by(have)
+    have.profile == entry.profile
+        && have.uses == Uses::Many
+        && have.session == entry.session
+        && entry.is_covered_by(have)
 }
 
 /// The limits on live grants are reached.

@@ -145,7 +145,9 @@ impl Entry {
     pub(super) fn live_door(&self, beside: &[Self]) -> LiveDoor {
         let has = |kind| {
             beside.iter().any(|other| {
-                other.kind == kind && other.address == self.address && other.ports.contains(&self.ports)
+                other.kind == kind
+                    && other.address == self.address
+                    && other.ports.intersection(&self.ports).is_some()
             })
         };
         let door = Door {

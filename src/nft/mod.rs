@@ -46,6 +46,12 @@ pub trait Firewall {
     /// [`FirewallError`] when the kernel does not list them.
     fn doors(&mut self) -> Result<Vec<LiveDoor>, FirewallError>;
 
+    /// Where connections end with a grant, as the kernel has it, used up or not.
+    ///
+    /// # Errors
+    /// [`FirewallError`] when the kernel does not list them.
+    fn ending(&mut self) -> Result<Vec<LiveDoor>, FirewallError>;
+
     /// The guarded ports, as the kernel has them; none where guarding is the administrator's business.
     ///
     /// # Errors
@@ -124,6 +130,14 @@ pub enum Change {
         address: IpAddr,
         /// Whether those of the network that begins with this address.
         wide: bool,
+        /// On which ports.
+        ports: PortRange,
+    },
+    /// Ends what holds for the connections of `address` on `ports`: those that were to end with their grant are cut, if no
+    /// other grant is open for them.
+    Cut {
+        /// Whose.
+        address: IpAddr,
         /// On which ports.
         ports: PortRange,
     },

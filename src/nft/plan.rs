@@ -98,6 +98,7 @@ pub(super) fn needs(changes: &[Change], layout: Layout) -> Needs {
                 vec![Kind::Ranges, Kind::Counted, Kind::Ends, Kind::Solo]
             }
             Change::Shut { .. } => Kind::ALL.to_vec(),
+            Change::Cut { .. } => vec![Kind::Ends, Kind::Solo],
             _ => Vec::new(),
         }
     };
@@ -156,6 +157,12 @@ pub(super) fn plan(changes: &[Change], live: &mut Live, layout: Layout) -> Resul
                 let gone: Vec<Leading> = gone;
                 edits.extend(gone.into_iter().map(Edit::Unlead));
             }
+            Change::Cut { address, ports } => {
+                let here = live.doors.entry(*address).or_default();
+                for kind in [Kind::Ends, Kind::Solo] {
+                    splice(Splice::cutting(&stretches(kind, here, *address), *ports), here, &mut edits);
+                }
+            }
             Change::LockOut(lock) => {
                 if !is_lifetime(lock.until) {
                     return Err(FirewallError::Lifetime);
@@ -203,7 +210,10 @@ fn open(entry: Entry, live: &mut Vec<Entry>, edits: &mut Vec<Edit>) {
                     remove(Entry { kind, ..entry.clone() }, live, edits);
                 }
             }
-            splice(Splice::cutting(&stretches(timed, live, entry.address), entry.ports), live, edits);
+            // Only the same ports are replaced: of a wider range somebody believes that it is open.
+            let same_ports = |e: &&Entry| e.kind == timed && same(e) && e.ports == entry.ports;
+            let replaced: Vec<_> = live.iter().filter(same_ports).cloned().collect();
+            replaced.into_iter().for_each(|old| remove(old, live, edits));
             let overlaps =
                 |e: &&Entry| e.kind == counted && same(e) && e.ports.intersection(&entry.ports).is_some();
             let overlapping: Vec<_> = live.iter().filter(overlaps).cloned().collect();

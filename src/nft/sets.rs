@@ -159,7 +159,7 @@ impl AdminSets {
             Change::Shut { .. } => return Ok(()),
             Change::Guard(_) | Change::Unguard(_) => return Err(FirewallError::GuardsAreTheAdmins),
             Change::LockOut(_) => return Err(FirewallError::SessionsAreTheAdmins),
-            Change::Readmit(_) => return Ok(()),
+            Change::Readmit(_) | Change::Cut { .. } => return Ok(()),
         };
         if door.wide
             || !door.forwards.is_empty()
@@ -204,6 +204,10 @@ impl Firewall for AdminSets {
 
     fn doors(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
         Ok(self.entries(&Kind::ALL)?.iter().map(|entry| entry.live_door(&[])).collect())
+    }
+
+    fn ending(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
+        Ok(Vec::new())
     }
 
     fn lockouts(&mut self) -> Result<Vec<LockOut>, FirewallError> {

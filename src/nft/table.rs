@@ -22,7 +22,7 @@ use super::plan::{Edit, Layout, Live, Maps, Slot, is_lifetime, needs, plan, reco
 use super::script::{Base, RULESET, load, script};
 use super::snapshot::{Header, Snapshot, Watch};
 use super::wire::{Attributes, attributes, find, kind};
-use super::{Change, Door, Firewall, Guarded, LiveDoor, LiveGuard, LockOut};
+use super::{Change, Door, Firewall, Guarded, LiveDoor, LiveGuard, LockOut, Uses};
 use crate::text::Network;
 
 /// The table's name.
@@ -338,6 +338,10 @@ impl Firewall for Table {
         Ok(live_doors(&self.entries(&Kind::ALL, Err)?))
     }
 
+    fn ending(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
+        Ok(self.entries(&[Kind::Ends], Err)?.iter().map(|entry| entry.live_door(&[])).collect())
+    }
+
     fn lockouts(&mut self) -> Result<Vec<LockOut>, FirewallError> {
         self.locked(Err)
     }
@@ -427,8 +431,10 @@ fn everything(doors: &[Door], guards: &[Guarded], lockouts: &[LockOut]) -> Resul
     let guards: Vec<_> =
         guards.iter().filter(|guard| guard.lifetime.is_none_or(is_lifetime)).cloned().collect();
     let mut edits = reconcile(&[], &guards)?;
-    let changes: Vec<_> =
-        doors.iter().filter(|door| is_lifetime(door.lifetime)).cloned().map(Change::Open).collect();
+    // Where several are for one port the last one counts: that for many connections, and of those the longest.
+    let mut doors: Vec<&Door> = doors.iter().filter(|door| is_lifetime(door.lifetime)).collect();
+    doors.sort_by_key(|door| (door.uses == Uses::Many, door.lifetime));
+    let changes: Vec<_> = doors.into_iter().cloned().map(Change::Open).collect();
     // Planned like any other opening, so that doors which overlap do not make the kernel refuse them all.
     edits.extend(plan(&changes, &mut Live::default(), Layout::default())?);
     edits.extend(lockouts.iter().filter(|lock| is_lifetime(lock.until)).cloned().map(Edit::LockOut));

@@ -89,6 +89,24 @@ fn revoke_and_close_cut_such_connections_at_once() {
 }
 
 #[test]
+fn a_revoke_cuts_a_connection_whose_grant_it_has_used_up() {
+    let world = world(MANY, SERVER4);
+    let daemon = world.daemon(GUARDED);
+    let _ssh = world.mirror(22);
+    for how in [&["revoke", "laptop"][..], &["revoke", "10.77.0.2"], &["revoke", "all"]] {
+        world.knock(&["--for", "1h", "--end-with-grant"]);
+        let mut talk = world.talk(SERVER4, 22).unwrap();
+        assert!(daemon.grants().is_empty(), "it is used up");
+        assert_eq!(daemon.command(how), "connections of grants that were used up are cut\n");
+        assert!(!talk.goes_on(), "{how:?}");
+    }
+    world.knock(&["--for", "1h", "--end-with-grant"]);
+    let mut talk = world.talk(SERVER4, 22).unwrap();
+    world.knock_until(&["--close"], || daemon.logged("closed laptop") > 0);
+    assert!(!talk.goes_on());
+}
+
+#[test]
 fn a_renewed_grant_keeps_its_connection() {
     let world = world(MANY, SERVER4);
     let daemon = world.daemon(GUARDED);
@@ -276,6 +294,20 @@ fn a_table_that_was_flushed_comes_back_with_all_that_a_grant_asks_for() {
     is_cut_at(ends, talk);
     let locked = world.nft(&["list", "set", "inet", "knockd-rs", "lockout_v4"]);
     assert!(locked.contains("10.77.0.2 timeout"), "{locked}");
+}
+
+#[test]
+fn what_is_left_of_three_connections_is_what_a_mended_table_gives() {
+    let world = world(MANY, SERVER4);
+    let daemon = world.daemon(&format!("{GUARDED}[firewall]\nowner = \"never\"\n"));
+    let _ssh = world.mirror(22);
+    world.knock(&["--connections", "3", "--for", "1h"]);
+    let _two = [world.talk(SERVER4, 22).unwrap(), world.talk(SERVER4, 22).unwrap()];
+    // The guard alone: what is left of the grant can be read.
+    world.nft(&["flush", "map", "inet", "knockd-rs", "guarded"]);
+    daemon.await_log("was made anew");
+    let _third = world.talk(SERVER4, 22).unwrap();
+    assert!(world.talk(SERVER4, 22).is_none(), "a fourth");
 }
 
 #[test]

@@ -81,11 +81,16 @@ impl Desk {
             return refused(error.to_string());
         }
         let ended = self.ledger.select(|entry| means(what, entry));
-        if ended.is_empty() {
-            return (Reply::Done(vec!["no grant is live there; nothing to revoke".into()]), Vec::new());
-        }
-        match self.end(&ended) {
-            Ok(()) => {
+        match self.end(&ended).and_then(|()| self.cut(|entry| means(what, entry))) {
+            Ok(0) if ended.is_empty() => {
+                (Reply::Done(vec!["no grant is live there; nothing to revoke".into()]), Vec::new())
+            }
+            Ok(_) if ended.is_empty() => {
+                let text = "connections of grants that were used up are cut".to_owned();
+                let event = Event::new(LogLevel::Info, "revoked", text.clone());
+                (Reply::Done(vec![text]), vec![event])
+            }
+            Ok(_) => {
                 let shown = ended.get(..MAX_TOLD).unwrap_or(&ended);
                 let mut lines: Vec<String> = shown.iter().map(revoked).collect();
                 let mut events: Vec<Event> = shown.iter().map(revocation).collect();
@@ -109,7 +114,7 @@ impl Desk {
             return refused(error.to_string());
         }
         let damaged = self.sessions.damaged.is_some();
-        if let Err(error) = self.sessions.allow(&clients, &addresses) {
+        if let Err(error) = self.sessions.allow(&clients, &addresses, *what == Revoked::All) {
             return refused(format!(
                 "that cannot be written down, and would be forgotten at a restart: {error}"
             ));
@@ -120,7 +125,7 @@ impl Desk {
         let again: Vec<(&str, String)> = again.collect();
         let mut lines: Vec<String> = again.iter().map(|(_, line)| line.clone()).collect();
         if lines.is_empty() {
-            let line = if damaged {
+            let line = if damaged && *what == Revoked::All {
                 "the book of last knocks is written anew"
             } else {
                 "nobody is barred there; nothing to allow"
@@ -263,9 +268,10 @@ impl Desk {
                 || rule_of(name).is_some_and(|(rule, _)| rules.contains(rule))
                 || spared.iter().any(|spared| spared == name)
         };
-        let ended = self.ledger.select(|entry| !entry.profile.is_empty() && !is_known(&entry.profile));
-        match self.end(&ended) {
-            Ok(()) => ended.iter().map(revocation).collect(),
+        let is_unknown = |entry: &Entry| !entry.profile.is_empty() && !is_known(&entry.profile);
+        let ended = self.ledger.select(is_unknown);
+        match self.end(&ended).and_then(|()| self.cut(is_unknown)) {
+            Ok(_) => ended.iter().map(revocation).collect(),
             Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
         }
     }

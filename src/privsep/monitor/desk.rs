@@ -13,7 +13,9 @@ use super::sessions::{Bar, Sessions};
 use super::shield::Shield;
 use crate::clock;
 use crate::config::{Configuration, LogLevel, Settings};
-use crate::grant::{Action, Breach, Entry, Ledger, Limits, Opening, ProfileIndex, Request, rule_of};
+use crate::grant::{
+    Action, Breach, Entry, Full, Ledger, Limits, Opening, ProfileIndex, Request, Uses, rule_of,
+};
 use crate::log::{Event, GrantFacts};
 use crate::nft::{Change, Door, FirewallError, Forward, Guarded, LiveDoor, Note};
 use crate::privsep::message::{Health, Pulse, Refused, Verdict};
@@ -94,16 +96,7 @@ impl Desk {
     pub(super) fn read_kernel(&mut self) -> Result<Vec<LiveDoor>, FirewallError> {
         let doors = self.shield.firewall().doors()?;
         let uptime = clock::uptime();
-        let entry = |live: &LiveDoor| Entry {
-            profile: live.door.note.to_string(),
-            address: live.door.address,
-            wide: live.door.wide,
-            ports: live.door.ports,
-            uses: live.door.uses,
-            session: live.door.session,
-            deadline: uptime.saturating_add(live.door.lifetime),
-        };
-        self.ledger.replace(doors.iter().map(entry).collect());
+        self.ledger.replace(doors.iter().map(|live| entry_of(live, uptime)).collect());
         Ok(doors)
     }
 
@@ -159,11 +152,8 @@ impl Desk {
     /// Ends the live grants of certificates that were revoked.
     pub(super) fn end_revoked(&mut self, ids: &[[u8; 8]]) -> Vec<Event> {
         let ended = self.ledger.select(|entry| is_of(entry, ids));
-        if ended.is_empty() {
-            return Vec::new();
-        }
-        match self.end(&ended) {
-            Ok(()) => ended.iter().map(|entry| self.was_revoked(entry)).collect(),
+        match self.end(&ended).and_then(|()| self.cut(|entry| is_of(entry, ids))) {
+            Ok(_) => ended.iter().map(|entry| self.was_revoked(entry)).collect(),
             Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
         }
     }
@@ -215,6 +205,11 @@ impl Desk {
                 return (Verdict::Full, vec![event.of(&opening.profile, source).because(full.name())]);
             }
         };
+        if opening.session.lock_out && !self.sessions.has_room(opening.address, self.total, uptime) {
+            let full = Full::Total { limit: self.total };
+            let event = Event::new(LogLevel::Warning, "refused", full.to_string());
+            return (Verdict::Full, vec![event.of(&opening.profile, source).because(full.name())]);
+        }
         let lock = opening.session.lock_out.then(|| {
             let end = uptime.saturating_add(opening.lifetime.duration());
             self.sessions.following(&opening.profile, opening.address, end, opening.lockout.duration())
@@ -249,8 +244,13 @@ impl Desk {
     /// Ends a client's own grants.
     fn close(&mut self, opening: &Opening, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
         let ended = self.ledger.of_client(&opening.profile, opening.address, &opening.ports);
-        match self.end(&ended) {
-            Ok(()) => {
+        let its = |entry: &Entry| {
+            entry.profile == opening.profile
+                && entry.address == opening.address
+                && opening.ports.iter().any(|range| range.intersection(&entry.ports).is_some())
+        };
+        match self.end(&ended).and_then(|()| self.cut(its)) {
+            Ok(_) => {
                 let text = format!("{} for {}, as the client asked", list(&opening.ports), opening.address);
                 let event = Event::new(LogLevel::Info, "closed", text).of(&opening.profile, source);
                 (Verdict::Done, vec![event.about(GrantFacts::closed(opening))])
@@ -286,16 +286,54 @@ impl Desk {
             wide: entry.wide,
             ports: entry.ports,
         });
-        let kept = self.ledger.shared_with(ended, uptime);
-        let again = kept.iter().map(|entry| Change::Open(self.door(entry, uptime)));
-        let addresses = ended.iter().map(|entry| entry.address).collect();
-        let begun = self.sessions.begun(&addresses, uptime);
+        let again = self.kept(ended, uptime)?.into_iter().map(Change::Open);
+        let begun = self.sessions.begun(ended, uptime);
         let locked = begun.iter().map(|(address, lock)| Change::LockOut(lock.change(*address, uptime)));
         let changes: Vec<Change> = shut.chain(again).chain(locked).collect();
         self.shield.firewall().apply(&changes)?;
         self.ledger.forget(ended);
         begun.into_iter().for_each(|(address, lock)| self.sessions.note(address, lock, uptime));
         Ok(())
+    }
+
+    /// What others have open where grants end, with as many connections as the kernel has left of it.
+    fn kept(&mut self, ended: &[Entry], uptime: Duration) -> Result<Vec<Door>, FirewallError> {
+        let kept = self.ledger.shared_with(ended, uptime);
+        let last_counts = |mut doors: Vec<Door>| {
+            doors.sort_by_key(|door| (door.uses == Uses::Many, door.lifetime));
+            doors
+        };
+        if kept.iter().all(|entry| entry.uses == Uses::Many) {
+            return Ok(last_counts(kept.iter().map(|entry| self.door(entry, uptime)).collect()));
+        }
+        let listed = self.shield.firewall().doors()?;
+        let left = |entry: &Entry| {
+            let same = |live: &&LiveDoor| {
+                let door = &live.door;
+                (door.address, door.wide, door.ports) == (entry.address, entry.wide, entry.ports)
+                    && (door.uses == Uses::Many) == (entry.uses == Uses::Many)
+            };
+            listed.iter().find(same).map(|live| live.door.uses)
+        };
+        let door = |entry: &Entry| {
+            let uses = if entry.uses == Uses::Many { Some(Uses::Many) } else { left(entry) };
+            Some(Door { uses: uses?, ..self.door(entry, uptime) })
+        };
+        Ok(last_counts(kept.iter().filter_map(door).collect()))
+    }
+
+    /// Cuts the connections of grants that end with them, also where the grant itself is used up; how many places there
+    /// were.
+    pub(super) fn cut(&mut self, chosen: impl Fn(&Entry) -> bool) -> Result<usize, FirewallError> {
+        let ending = self.shield.firewall().ending()?;
+        let uptime = clock::uptime();
+        let chosen = ending.iter().map(|live| entry_of(live, uptime)).filter(chosen);
+        let changes: Vec<Change> =
+            chosen.map(|entry| Change::Cut { address: entry.address, ports: entry.ports }).collect();
+        for part in changes.chunks(MAX_PART) {
+            self.shield.firewall().apply(part)?;
+        }
+        Ok(changes.len())
     }
 
     /// A knock from outside opened these ports: guards on them that wait for confirmation stay for good.
@@ -374,6 +412,19 @@ fn clock(before: Health, now: Health) -> Option<Event> {
             Some(Event::new(LogLevel::Info, "clock", "synchronised: the age of knocks is judged again"))
         }
         _ => None,
+    }
+}
+
+/// What the kernel has, as the ledger knows it.
+fn entry_of(live: &LiveDoor, uptime: Duration) -> Entry {
+    Entry {
+        profile: live.door.note.to_string(),
+        address: live.door.address,
+        wide: live.door.wide,
+        ports: live.door.ports,
+        uses: live.door.uses,
+        session: live.door.session,
+        deadline: uptime.saturating_add(live.door.lifetime),
     }
 }
 

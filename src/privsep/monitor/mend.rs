@@ -1,6 +1,6 @@
 //! Keeping the table as it was left: what other programs did to it is noticed, told, and made good.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -65,13 +65,20 @@ impl Desk {
     /// that is gone nobody knows whether it was used. What stands in the way is said once.
     fn heal(&mut self, uptime: Duration) -> Option<Event> {
         let listed = self.shield.firewall().doors().unwrap_or_default();
-        let listed: HashSet<_> =
-            listed.iter().map(|live| (live.door.address, live.door.wide, live.door.ports)).collect();
-        let is_listed = |entry: &Entry| listed.contains(&(entry.address, entry.wide, entry.ports));
+        let listed: HashMap<_, Uses> = listed
+            .iter()
+            .filter(|live| live.door.uses != Uses::Many)
+            .map(|live| ((live.door.address, live.door.wide, live.door.ports), live.door.uses))
+            .collect();
+        let left = |entry: &Entry| listed.get(&(entry.address, entry.wide, entry.ports)).copied();
         self.ledger.expire(uptime);
-        let lost = self.ledger.select(|entry| entry.uses != Uses::Many && !is_listed(entry));
+        let lost = self.ledger.select(|entry| entry.uses != Uses::Many && left(entry).is_none());
         self.ledger.lose(&lost);
-        let doors: Vec<Door> = self.ledger.entries().map(|entry| self.door(entry, uptime)).collect();
+        let door = |entry: &Entry| {
+            let uses = if entry.uses == Uses::Many { None } else { left(entry) };
+            Door { uses: uses.unwrap_or(entry.uses), ..self.door(entry, uptime) }
+        };
+        let doors: Vec<Door> = self.ledger.entries().map(door).collect();
         let locks = self.sessions.locks(uptime);
         let locks: Vec<_> = locks.iter().map(|(address, lock)| lock.change(*address, uptime)).collect();
         match self.shield.rebuild(&doors, &self.guards.wanted(uptime), &locks) {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Revoked;
 use crate::files::{self, Existing, Private};
-use crate::grant::rule_of;
+use crate::grant::{Entry, rule_of};
 use crate::nft::LockOut;
 use crate::text::Span;
 
@@ -111,6 +111,9 @@ impl fmt::Display for Bar {
 #[serde(deny_unknown_fields)]
 struct Saved {
     clients: BTreeSet<String>,
+    /// Whether a file before this one could not be read, so that there may be more.
+    #[serde(default)]
+    incomplete: bool,
 }
 
 /// Both books.
@@ -129,7 +132,10 @@ impl Sessions {
     pub(super) fn open(state_dir: &Path, locked: Vec<LockOut>, uptime: Duration) -> Self {
         let path = state_dir.join(FILE);
         let (last, damaged) = match read(&path) {
-            Ok(last) => (last, None),
+            Ok(Saved { clients, incomplete: false }) => (clients, None),
+            Ok(Saved { clients, .. }) => {
+                (clients, Some(told(&path, &io::Error::other("the file before it was damaged"))))
+            }
             Err(error) => (BTreeSet::new(), Some(told(&path, &error))),
         };
         let lock = |found: LockOut| {
@@ -187,14 +193,17 @@ impl Sessions {
         lock
     }
 
-    /// The lock-outs of these addresses, begun now: their grants have ended before their time.
-    pub(super) fn begun(&self, addresses: &BTreeSet<IpAddr>, uptime: Duration) -> Vec<(IpAddr, Lock)> {
-        let early = |address: &IpAddr| {
-            let lock = self.locks.get(address).filter(|lock| lock.since > uptime)?;
+    /// The lock-outs on account of these grants, begun now: they have ended before their time.
+    pub(super) fn begun(&self, ended: &[Entry], uptime: Duration) -> Vec<(IpAddr, Lock)> {
+        let whose: BTreeSet<(IpAddr, &str)> =
+            ended.iter().map(|entry| (entry.address, entry.profile.as_str())).collect();
+        let early = |(address, profile): &(IpAddr, &str)| {
+            let is_its = |lock: &&Lock| lock.since > uptime && lock.profile == *profile;
+            let lock = self.locks.get(address).filter(is_its)?;
             let until = uptime + lock.until.saturating_sub(lock.since);
             Some((*address, Lock { since: uptime, until, ..lock.clone() }))
         };
-        addresses.iter().filter_map(early).collect()
+        whose.iter().filter_map(early).collect()
     }
 
     /// Notes a lock-out that the kernel has.
@@ -204,6 +213,13 @@ impl Sessions {
             self.locks.retain(|_, lock| lock.until > uptime);
             self.crowd = 1024.max(2 * self.locks.len());
         }
+    }
+
+    /// Whether there is room for one more among so many.
+    pub(super) fn has_room(&self, address: IpAddr, total: usize, uptime: Duration) -> bool {
+        self.locks.contains_key(&address)
+            || self.locks.len() < total
+            || self.locks.values().filter(|lock| lock.until > uptime).count() < total
     }
 
     /// All that are or will be in force.
@@ -233,36 +249,44 @@ impl Sessions {
     ///
     /// # Errors
     /// Whatever the disk says; after a restart the clients could not knock.
-    pub(super) fn allow(&mut self, clients: &[String], addresses: &[IpAddr]) -> Result<(), files::FileError> {
+    pub(super) fn allow(
+        &mut self,
+        clients: &[String],
+        addresses: &[IpAddr],
+        all: bool,
+    ) -> Result<(), files::FileError> {
         addresses.iter().for_each(|address| {
             self.locks.remove(address);
         });
         clients.iter().for_each(|client| {
             self.last.remove(client);
         });
-        if clients.is_empty() && self.damaged.is_none() {
+        if clients.is_empty() && !(all && self.damaged.is_some()) {
             return Ok(());
         }
+        let damaged = self.damaged.take().filter(|_| !all);
+        self.damaged.clone_from(&damaged);
         self.save()
     }
 
     fn save(&mut self) -> Result<(), files::FileError> {
-        let json = serde_json::to_vec_pretty(&Saved { clients: self.last.clone() }).unwrap_or_default();
-        files::write(&self.path, &json, Private { existing: Existing::Replace, ..Private::NEW })?;
-        self.damaged = None;
-        Ok(())
+        let saved = Saved { clients: self.last.clone(), incomplete: self.damaged.is_some() };
+        let json = serde_json::to_vec_pretty(&saved).unwrap_or_default();
+        files::write(&self.path, &json, Private { existing: Existing::Replace, ..Private::NEW })
     }
 }
 
-fn read(path: &Path) -> io::Result<BTreeSet<String>> {
+fn read(path: &Path) -> io::Result<Saved> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Saved { clients: BTreeSet::new(), incomplete: false });
+        }
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
     file.take(MAX_LEN).read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice::<Saved>(&bytes)?.clients)
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 fn told(path: &Path, error: &io::Error) -> String {
@@ -296,7 +320,7 @@ mod tests {
         let mut sessions = open(dir.path());
         assert!(sessions.is_over("laptop", false) && !sessions.is_over("phone", true));
         let (clients, addresses) = sessions.concerned(&Revoked::Profile("laptop".into()), at(1));
-        sessions.allow(&clients, &addresses).unwrap();
+        sessions.allow(&clients, &addresses, false).unwrap();
         assert!(!open(dir.path()).is_over("laptop", true));
     }
 
@@ -306,7 +330,10 @@ mod tests {
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         let mut sessions = open(dir.path());
         assert!(sessions.is_over("laptop", true) && !sessions.is_over("laptop", false));
-        sessions.allow(&[], &[]).unwrap();
+        // Not made whole by what others do.
+        sessions.end("phone").unwrap();
+        assert!(open(dir.path()).is_over("laptop", true));
+        sessions.allow(&[], &[], true).unwrap();
         assert!(!open(dir.path()).is_over("laptop", true));
     }
 
@@ -337,7 +364,20 @@ mod tests {
         let mut sessions = open(dir.path());
         let lock = sessions.following("laptop", home(), at(15), at(60));
         sessions.note(home(), lock, at(0));
-        let begun = sessions.begun(&BTreeSet::from([home()]), at(5));
+        let session = crate::grant::Session::default();
+        let (ports, uses) = ("tcp/22".parse().unwrap(), crate::grant::Uses::Many);
+        let mut entry = Entry {
+            profile: "phone".into(),
+            address: home(),
+            wide: false,
+            ports,
+            uses,
+            session,
+            deadline: at(15),
+        };
+        assert_eq!(sessions.begun(std::slice::from_ref(&entry), at(5)), [], "another's grant");
+        entry.profile = "laptop".into();
+        let begun = sessions.begun(&[entry], at(5));
         assert_eq!(
             begun.iter().map(|(_, lock)| (lock.since, lock.until)).collect::<Vec<_>>(),
             [(at(5), at(65))]
