@@ -285,15 +285,7 @@ mod tests {
     }
 
     fn ask() -> Ask {
-        Ask {
-            op: Op::Open,
-            target: Target::Source,
-            uses: None,
-            session: Session::default(),
-            wide: false,
-            duration: None,
-            ports: Wanted::Defaults,
-        }
+        Ask::everything()
     }
 
     fn decided(rules: &Rules, ask: Ask) -> Result<Grant, Refusal> {

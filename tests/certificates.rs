@@ -17,12 +17,11 @@ use knockd_rs::clock;
 use knockd_rs::crypto::noise::nk::{Initiator, Responder};
 use knockd_rs::crypto::{Gate, KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment};
-use knockd_rs::grant::{Session, Uses};
+use knockd_rs::grant::Uses;
 use knockd_rs::knock::cert::{MAX_LEN, PROLOGUE, STEP, Sealed, Table, Trust, seal};
 use knockd_rs::knock::spa::next_counter;
 use knockd_rs::knock::{
-    Ask, CertificateFault, Drop, Fault, Freshness, Knock, Listener, Method, Op, Outcome, Rates, Target,
-    Wanted,
+    Ask, CertificateFault, Drop, Fault, Freshness, Knock, Listener, Method, Outcome, Rates,
 };
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 use knockd_rs::x509::chain::{Authorities, Numbers, Rejection};
@@ -48,15 +47,7 @@ fn now() -> Now {
 }
 
 fn ask() -> Ask {
-    Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: Some(Uses::Once),
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    }
+    Ask { uses: Some(Uses::Once), ..Ask::everything() }
 }
 
 /// A directory, an authority in it, and what the server takes from both.

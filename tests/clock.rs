@@ -23,9 +23,9 @@ use common::{Daemon, GUARDED, KNOCK_PORT, Launch, SERVER_NAME, SERVER4, SOON, Wo
 use knockd_rs::clock;
 use knockd_rs::crypto::Secret;
 use knockd_rs::enrol::Enrolment;
-use knockd_rs::grant::{Session, Uses};
+use knockd_rs::grant::Uses;
+use knockd_rs::knock::Ask;
 use knockd_rs::knock::spa::{ClientIdentity, seal};
-use knockd_rs::knock::{Ask, Op, Target, Wanted};
 use knockd_rs::time::Timestamp;
 
 const MINUTE: i64 = 60;
@@ -55,15 +55,7 @@ impl<'a> Client<'a> {
 
     /// A packet of a client whose clock shows this.
     fn packet(&self, counter: Timestamp) -> Vec<u8> {
-        let ask = Ask {
-            op: Op::Open,
-            target: Target::Source,
-            uses: Some(Uses::Once),
-            session: Session::default(),
-            wide: false,
-            duration: None,
-            ports: Wanted::Defaults,
-        };
+        let ask = Ask { uses: Some(Uses::Once), ..Ask::everything() };
         self.sent.set(self.sent.get() + 1);
         seal(&ask, counter, &self.identity, Secret::new([self.sent.get(); 32]), 64).unwrap()
     }

@@ -59,6 +59,22 @@ pub struct Ask {
     pub ports: Wanted,
 }
 
+impl Ask {
+    /// Everything that the profile opens, as it opens it, for whoever knocks.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            op: Op::Open,
+            target: Target::Source,
+            uses: None,
+            session: Session::default(),
+            wide: false,
+            duration: None,
+            ports: Wanted::Defaults,
+        }
+    }
+}
+
 /// The operation, bits 0-1 of the flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {

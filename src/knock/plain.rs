@@ -13,14 +13,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::frame::Segment;
-use crate::session::Session;
 use crate::text::PortRange;
 use crate::time::Now;
 
 use super::budget::{Budget, Rates};
 use super::hash::Seeded;
 use super::steps::{Door, Sources, Steps};
-use super::{Ask, Authentic, ClientId, Drop, Method, Op, Target, Wanted};
+use super::{Ask, Authentic, ClientId, Drop, Method};
 
 /// How many knocks a sequence has at least.
 pub const MIN_KNOCKS: usize = 2;
@@ -103,15 +102,7 @@ impl Decoder {
         if !self.completions.admit(segment.source, now.uptime) {
             return Err(Drop::Budget);
         }
-        let ask = Ask {
-            op: Op::Open,
-            target: Target::Source,
-            uses: None,
-            session: Session::default(),
-            wide: false,
-            duration: None,
-            ports: Wanted::Defaults,
-        };
+        let ask = Ask::everything();
         Ok(Authentic {
             client: known.client,
             method: Method::Plain,

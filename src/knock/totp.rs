@@ -15,13 +15,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::crypto::{KeyPair, Psk, PublicKey, Secret, code, derive, keyed};
-use crate::session::Session;
 use crate::time::{Now, Timestamp};
 
 use super::ground::Ground;
 use super::hash::Seeded;
 use super::steps::{Door, Sources, Steps};
-use super::{Ask, Authentic, ClientId, Drop, Method, Op, Target, Wanted};
+use super::{Ask, Authentic, ClientId, Drop, Method};
 
 /// How long one sequence is the present one, in seconds.
 pub const STEP: u64 = 30;
@@ -206,15 +205,7 @@ impl Step {
 }
 
 fn authentic(client: ClientId, step: u64) -> Authentic {
-    let ask = Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: None,
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    };
+    let ask = Ask::everything();
     Authentic {
         client,
         method: Method::Totp,

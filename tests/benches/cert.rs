@@ -18,10 +18,10 @@ use knockd_rs::client::cert::Identity;
 use knockd_rs::clock;
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment};
-use knockd_rs::grant::{Session, Uses};
+use knockd_rs::grant::Uses;
 use knockd_rs::knock::cert::{Table, Trust, seal};
 use knockd_rs::knock::spa::{ClientKeys, QUANTUM};
-use knockd_rs::knock::{Ask, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
+use knockd_rs::knock::{Ask, Freshness, Listener, Outcome, Rates};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 use knockd_rs::x509::chain::{Authorities, Numbers};
 use knockd_rs::x509::select::Selector;
@@ -96,15 +96,7 @@ fn server() -> KeyPair {
 }
 
 fn packet(certificate: &[u8], identity: &Identity, start: Timestamp, place: u64) -> Vec<u8> {
-    let ask = Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: Some(Uses::Once),
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    };
+    let ask = Ask { uses: Some(Uses::Once), ..Ask::everything() };
     let counter = start.saturating_add(Duration::from_nanos(place * QUANTUM));
     let mut ephemeral = [6; 32];
     ephemeral.iter_mut().zip(place.to_be_bytes()).for_each(|(byte, own)| *byte = own);

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment};
-use knockd_rs::grant::{Session, Uses};
+use knockd_rs::grant::Uses;
 use knockd_rs::knock::spa::{ClientIdentity, ClientKeys, DEFAULT_PAYLOAD, QUANTUM, SealError, seal};
-use knockd_rs::knock::{Ask, Drop, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
+use knockd_rs::knock::{Ask, Drop, Freshness, Listener, Outcome, Rates};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 
 use measure::each;
@@ -114,15 +114,7 @@ fn decoder(client: &ClientIdentity) -> Result<Listener, Box<dyn Error>> {
 }
 
 fn knock(client: &ClientIdentity, place: u64) -> Result<Vec<u8>, SealError> {
-    let ask = Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: Some(Uses::Once),
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    };
+    let ask = Ask { uses: Some(Uses::Once), ..Ask::everything() };
     let counter = NOON.saturating_add(Duration::from_nanos(place * QUANTUM));
     let mut ephemeral = [6; 32];
     ephemeral.iter_mut().zip(place.to_be_bytes()).for_each(|(byte, own)| *byte = own);

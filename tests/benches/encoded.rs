@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use knockd_rs::crypto::{KeyPair, Secret};
 use knockd_rs::frame::{Body, Segment, Syn};
-use knockd_rs::grant::{Session, Uses};
+use knockd_rs::grant::Uses;
 use knockd_rs::knock::sequence::{ClientKeys, Ground, SealError, Sequence, compose};
 use knockd_rs::knock::spa::ClientIdentity;
-use knockd_rs::knock::{Ask, Freshness, Listener, Op, Outcome, Rates, Target, Wanted};
+use knockd_rs::knock::{Ask, Freshness, Listener, Outcome, Rates};
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
 
 use measure::each;
@@ -113,14 +113,6 @@ fn identity(number: u16) -> ClientIdentity {
 }
 
 fn sequence(client: &ClientIdentity, place: u64) -> Result<Sequence, SealError> {
-    let ask = Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: Some(Uses::Once),
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    };
+    let ask = Ask { uses: Some(Uses::Once), ..Ask::everything() };
     compose(&ask, NOON.saturating_add(Duration::from_secs(place)), client, &Ground::default(), 1)
 }

@@ -24,8 +24,8 @@ use knockd_rs::crypto::Secret;
 use knockd_rs::enrol::load_bundle;
 use knockd_rs::frame::{self, Link};
 use knockd_rs::grant::{Session, Uses};
+use knockd_rs::knock::Ask;
 use knockd_rs::knock::spa::{ClientIdentity, DEFAULT_PAYLOAD, next_counter, seal};
-use knockd_rs::knock::{Ask, Op, Target, Wanted};
 use knockd_rs::nft::{AdminSets, Change, Door, Firewall, Note, SetName, SetNames};
 use knockd_rs::time::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -208,15 +208,7 @@ fn identity(bundle: &Path) -> Outcome<ClientIdentity> {
 }
 
 fn packet(identity: &ClientIdentity, last: &mut Option<Timestamp>) -> Outcome<Vec<u8>> {
-    let ask = Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: Some(Uses::Once),
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    };
+    let ask = Ask { uses: Some(Uses::Once), ..Ask::everything() };
     let counter = next_counter(clock::wall(), *last);
     *last = Some(counter);
     let mut ephemeral = [0; 32];

@@ -68,15 +68,7 @@ pub(super) fn ephemeral(number: u64) -> Secret<32> {
 }
 
 pub(super) fn ask() -> Ask {
-    Ask {
-        op: Op::Open,
-        target: Target::Source,
-        uses: None,
-        session: Session::default(),
-        wide: false,
-        duration: None,
-        ports: Wanted::Defaults,
-    }
+    Ask::everything()
 }
 
 /// The usual client's packet, made at `seconds` after noon.
