@@ -34,7 +34,7 @@ pub struct Rules {
     pub lockout: Span,
     /// Addresses other than its own for which the client may ask.
     pub other_addresses: Vec<Network>,
-    /// Whether a grant may be for the whole network of its address, as far as [`wide_prefix`] goes.
+    /// Whether a grant may be for the whole network of its address, as far as [`crate::grant::wide_prefix`] goes.
     pub wide: bool,
     /// How many grants of this profile may be live at a time.
     pub max_grants: u16,

@@ -408,7 +408,7 @@ fn name(tag: Tag) -> [u8; 16] {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn check(bytes: &[u8]) {
     if let Ok(ask) = payload::decode(bytes, &[]) {
-        let written = payload::encode(&ask, 0, 0);
+        let written = payload::encode(&ask, 0);
         assert!(written.is_ok_and(|written| payload::decode(&written, &[]) == Ok(ask)), "{bytes:?}");
     }
     for kind in Kind::ALL {

@@ -2,7 +2,7 @@
 //!
 //! The recordings are made here, from fixed keys and times, and lie in `tests/data/pcap` too, so that other programs
 //! can read them. After a change of what they hold: `cargo test --test explain -- --ignored`.
-#![cfg(feature = "daemon")]
+#![cfg(all(feature = "daemon", feature = "client"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
