@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -204,21 +203,6 @@ fn another_address_is_let_in_only_where_the_profile_allows_it() {
         "refused laptop from 10.77.0.2: the profile's other_addresses do not hold 10.77.0.4; add its",
     );
     assert!(daemon.grants().is_empty());
-}
-
-#[test]
-fn both_families_are_knocked_when_the_servers_name_has_both() {
-    let world = World::new();
-    let hosts = Path::new("/etc/netns").join(&world.client);
-    fs::create_dir_all(&hosts).unwrap();
-    fs::write(hosts.join("hosts"), format!("{SERVER4} server.test\n{SERVER6} server.test\n")).unwrap();
-    let daemon = world.daemon(GUARDED);
-    let _ssh = world.listener(22);
-    world.retarget("server.test");
-    world.knock(&[]);
-    let addresses: Vec<Value> = daemon.grants().iter().map(|grant| grant["address"].clone()).collect();
-    assert_eq!(addresses, [CLIENT4.to_string(), CLIENT6.to_string()]);
-    assert!(world.can_connect(SERVER4, 22) && world.can_connect(SERVER6, 22));
 }
 
 #[test]

@@ -38,5 +38,6 @@ mod sessions;
 mod state;
 mod syn;
 mod tampering;
+mod targets;
 mod timing;
 mod totp;
