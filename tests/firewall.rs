@@ -26,7 +26,7 @@ const SERVER6: &str = "fd99::1";
 const CLIENT4: &str = "10.99.0.2";
 const CLIENT6: &str = "fd99::2";
 /// How long a stranger waits for an answer.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Two namespaces and the veth pair between them; gone when dropped.
 struct Net {
