@@ -46,7 +46,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     ("ca", "files text time x509"),
     // The client: of the daemon it knows no more than what both sides must agree on.
-    ("client", "config crypto enrol files frame knock sys text time x509"),
+    ("client", "clock config crypto enrol files frame knock session sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
     ("fuzzing", "config knock nft profile state x509"),
     // Above all; named by main alone.

@@ -12,7 +12,8 @@ use super::exit::{print, warn};
 use super::identity::CertificateFiles;
 use crate::client::knock::{Knocker, Opened, StillClosed, Way};
 use crate::client::sequence::{Style, Tempo};
-use crate::client::store::{Dirs, load_server, save_server};
+use crate::client::server::Server;
+use crate::client::store::{Dirs, save_server};
 use crate::clock;
 use crate::config::ConfigError;
 use crate::crypto::{KeyPair, Secret};
@@ -104,13 +105,13 @@ pub(super) struct Knock {
 impl Knock {
     pub(super) fn run(self) -> Result<(), Failure> {
         let dirs = dirs()?;
-        let enrolment = load_server(&dirs, &self.server).map_err(|errors| broken(&errors))?;
-        let (wanted, ports) = self.wanted(&enrolment.access)?;
+        let server = Server::load(&dirs, &self.server).map_err(|errors| broken(&errors))?;
+        let (wanted, ports) = self.wanted(server.access())?;
         let ask = self.ask(wanted);
-        let mut knocker = Knocker::new(&dirs, &self.server, &enrolment, clock::wall)
-            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let mut knocker =
+            Knocker::new(&server, clock::wall).map_err(|error| Failure::Failed(error.to_string()))?;
         knocker.pinned = self.pin;
-        knocker.way = self.way(&enrolment)?;
+        knocker.way = self.way(&server.enrolment)?;
         if self.flags.last_knock {
             // One for each family would be one too many.
             knocker.addresses.truncate(1);

@@ -6,6 +6,8 @@ mod ca;
 mod certificates;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "client")]
+mod connect;
 #[cfg(feature = "daemon")]
 mod control;
 #[cfg(feature = "daemon")]
@@ -27,6 +29,8 @@ mod identity;
 mod profile;
 #[cfg(feature = "client")]
 mod sequence;
+#[cfg(feature = "client")]
+mod ssh_config;
 #[cfg(feature = "daemon")]
 mod status;
 #[cfg(feature = "client")]
@@ -68,6 +72,10 @@ Manual: knockd-rs(8), knockd-rs.toml(5), knockd-rs-profile(5), knockd-rs-protoco
 enum Command {
     #[cfg(feature = "client")]
     Knock(client::Knock),
+    #[cfg(feature = "client")]
+    Connect(connect::Connect),
+    #[cfg(feature = "client")]
+    SshConfig(ssh_config::SshConfig),
     #[cfg(feature = "client")]
     Totp(totp::Totp),
     #[cfg(feature = "client")]
@@ -133,6 +141,10 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         #[cfg(feature = "client")]
         Command::Knock(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Connect(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::SshConfig(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Totp(args) => args.run(),
         #[cfg(feature = "client")]

@@ -6,7 +6,8 @@ use super::Failure;
 use super::client::{broken, dirs};
 use super::exit::print;
 use crate::client::knock::Knocker;
-use crate::client::store::{Dirs, load_server};
+use crate::client::server::Server;
+use crate::client::store::Dirs;
 use crate::clock;
 use crate::knock::Method;
 use crate::text::ServerName;
@@ -31,14 +32,13 @@ impl Totp {
 
 /// The ports of the next step that was not used, separated by blanks.
 pub(super) fn ports(dirs: &Dirs, server: &ServerName) -> Result<String, Failure> {
-    let enrolment = load_server(dirs, server).map_err(|errors| broken(&errors))?;
-    if !enrolment.access.methods.contains(&Method::Totp) {
+    let known = Server::load(dirs, server).map_err(|errors| broken(&errors))?;
+    if !known.access().methods.contains(&Method::Totp) {
         return Err(Failure::Usage(format!(
             "{server} does not take sequences by the time from this client; `methods` in the profile says what it takes"
         )));
     }
-    let knocker = Knocker::new(dirs, server, &enrolment, clock::wall)
-        .map_err(|error| Failure::Failed(error.to_string()))?;
+    let knocker = Knocker::new(&known, clock::wall).map_err(|error| Failure::Failed(error.to_string()))?;
     let ports = knocker.totp_ports().map_err(|error| Failure::Failed(error.to_string()))?;
     Ok(ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
 }

@@ -53,8 +53,8 @@ impl Knocker<'_> {
                     socket.local_addr().map_err(|error| KnockError::Send { address: *address, error })?;
                 ask.target = Target::SourceOnly(local.ip());
             }
-            let counter =
-                counter::take(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
+            let counter = counter::take(&self.server.dirs, &self.server.name, (self.clock)())
+                .map_err(KnockError::Counter)?;
             self.oddity = self.oddity.take().or(counter.warning);
             packets.push((socket, seal(&ask, counter.value)?));
         }

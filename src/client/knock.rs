@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use super::cert::Identity;
 use super::counter::Oddity;
 use super::sequence::Style;
-use super::store::Dirs;
-use super::try_port::Tries;
+use super::server::Server;
+use super::try_port::{Open, Tries};
 use crate::crypto::{KeyPair, Secret};
 use crate::enrol::Enrolment;
 use crate::files::FileError;
 use crate::knock::spa::{ClientIdentity, SealError};
 use crate::knock::{Ask, Ground, sequence};
-use crate::text::ServerName;
 use crate::time::Timestamp;
 
 /// How long to wait for an effect before another knock with a new counter.
@@ -28,8 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A server, and this client's way to knock at it.
 #[derive(Debug)]
 pub struct Knocker<'a> {
-    pub(super) dirs: &'a Dirs,
-    pub(super) server: &'a ServerName,
+    pub(super) server: &'a Server,
     pub(super) identity: ClientIdentity,
     /// How many ports a sequence by the time has.
     pub(super) totp_count: u8,
@@ -109,7 +107,7 @@ pub(super) trait Salvo {
 }
 
 /// No knock, for so long.
-struct Silence(Duration);
+pub(super) struct Silence(pub(super) Duration);
 
 impl Salvo for Silence {
     fn copies(&self, _pace: Pace) -> &'static [Duration] {
@@ -155,17 +153,11 @@ impl<'a> Knocker<'a> {
     ///
     /// # Errors
     /// [`KnockError::Resolve`] when the name has no address.
-    pub fn new(
-        dirs: &'a Dirs,
-        server: &'a ServerName,
-        enrolment: &Enrolment,
-        clock: fn() -> Timestamp,
-    ) -> Result<Self, KnockError> {
-        let access = &enrolment.access;
-        let identity = identity(enrolment)?;
+    pub fn new(server: &'a Server, clock: fn() -> Timestamp) -> Result<Self, KnockError> {
+        let access = server.access();
+        let identity = identity(&server.enrolment)?;
         let addresses = resolve(access.host.as_str(), access.port)?;
         Ok(Self {
-            dirs,
             server,
             identity,
             totp_count: access.totp_ports,
@@ -215,7 +207,7 @@ impl<'a> Knocker<'a> {
             // What was begun is played to its end.
             let patience = salvo.takes() + patience;
             let mut tries = Tries::new(&targets);
-            if let Some(address) = watch(&mut *salvo, &mut tries, patience)? {
+            if let Some(Open { address, .. }) = watch(&mut *salvo, &mut tries, patience)? {
                 let after = started.elapsed();
                 let there: Vec<SocketAddr> =
                     self.addresses.iter().filter(|known| known.ip() == address.ip()).copied().collect();
@@ -241,14 +233,18 @@ impl<'a> Knocker<'a> {
     }
 
     /// Makes the next try the one that is most likely to get through.
-    fn insist(&mut self) {
+    pub(super) fn insist(&mut self) {
         if let Way::Sequence(style) = &mut self.way {
             style.tempo = style.tempo.after_a_failure();
         }
     }
 
     /// The packets of one knock, by the way that was chosen.
-    fn salvo(&mut self, ask: &Ask, addresses: &[SocketAddr]) -> Result<Box<dyn Salvo>, KnockError> {
+    pub(super) fn salvo(
+        &mut self,
+        ask: &Ask,
+        addresses: &[SocketAddr],
+    ) -> Result<Box<dyn Salvo>, KnockError> {
         match self.way.clone() {
             Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
             Way::Syn => Ok(Box::new(self.syns(ask, addresses)?)),
@@ -260,11 +256,11 @@ impl<'a> Knocker<'a> {
 }
 
 /// Sends the copies when they are due, and looks at the tries in between.
-fn watch(
+pub(super) fn watch(
     salvo: &mut dyn Salvo,
     tries: &mut Tries,
     patience: Duration,
-) -> Result<Option<SocketAddr>, KnockError> {
+) -> Result<Option<Open>, KnockError> {
     let started = Instant::now();
     let mut due = salvo.copies(Pace::Usual).to_vec().into_iter().peekable();
     while started.elapsed() < patience {
@@ -272,8 +268,8 @@ fn watch(
             salvo.send()?;
         }
         let next = due.peek().map_or(patience, |at| *at).min(patience);
-        if let Some(address) = tries.turn(started, next).map_err(KnockError::Try)? {
-            return Ok(Some(address));
+        if let Some(open) = tries.turn(next.saturating_sub(started.elapsed())).map_err(KnockError::Try)? {
+            return Ok(Some(open));
         }
     }
     Ok(None)

@@ -100,7 +100,8 @@ impl Knocker<'_> {
                 ask.target = Target::SourceOnly(here);
             }
             let Counter { value, warning } =
-                counter::take_second(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
+                counter::take_second(&self.server.dirs, &self.server.name, (self.clock)())
+                    .map_err(KnockError::Counter)?;
             self.oddity = self.oddity.take().or(warning);
             let sequence = compose(&ask, value, &self.identity, &self.ground, random_byte()?)
                 .map_err(KnockError::Sequence)?;

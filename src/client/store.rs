@@ -17,7 +17,7 @@ use crate::text::ServerName;
 pub struct Dirs {
     /// For `SERVER.toml`.
     pub config: PathBuf,
-    /// For `SERVER.counter`, `SERVER.syn` and `SERVER.totp`.
+    /// For the counters of each server's knocks, and what worked in which network.
     pub state: PathBuf,
 }
 
@@ -56,6 +56,12 @@ impl Dirs {
     #[must_use]
     pub fn slot_file(&self, server: &ServerName) -> PathBuf {
         self.state.join(format!("{server}.syn"))
+    }
+
+    /// The file with what worked in which network.
+    #[must_use]
+    pub fn networks_file(&self, server: &ServerName) -> PathBuf {
+        self.state.join(format!("{server}.networks"))
     }
 
     /// The file with the counter of the last sequence.
@@ -134,14 +140,21 @@ pub(super) fn make_private_dir(path: &Path) -> Result<(), FileError> {
     files::check_dir(path, &files::own_owners())
 }
 
+/// A server called `home` in a directory of a test's.
+#[cfg(test)]
+pub(super) fn example(base: &Path) -> super::server::Server {
+    let dirs = Dirs { config: base.join("config/knockd-rs"), state: base.join("state/knockd-rs") };
+    super::server::Server { dirs, name: "home".parse().unwrap(), enrolment: tests::enrolment() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::{GateKey, KeyPair, Secret};
     use crate::enrol::Access;
-    use crate::profile::Method;
+    use crate::knock::Method;
 
-    fn enrolment() -> Enrolment {
+    pub(super) fn enrolment() -> Enrolment {
         Enrolment {
             access: Access {
                 host: "192.0.2.7".parse().unwrap(),

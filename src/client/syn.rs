@@ -43,8 +43,8 @@ impl Knocker<'_> {
                     continue;
                 }
             };
-            let slot =
-                counter::take_slot(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
+            let slot = counter::take_slot(&self.server.dirs, &self.server.name, (self.clock)())
+                .map_err(KnockError::Counter)?;
             let slot = slot.map_err(KnockError::TooOften)?;
             let [a, b, c, d, ..] = *random()?.expose();
             let change = Change {

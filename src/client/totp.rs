@@ -49,7 +49,8 @@ impl Knocker<'_> {
     pub fn totp_ports(&self) -> Result<Vec<u16>, KnockError> {
         let key = totp::key(&self.identity.keys, &self.identity.server, &self.identity.psk);
         let key = key.ok_or(KnockError::ServerKey)?;
-        let step = counter::take_step(self.dirs, self.server, (self.clock)()).map_err(KnockError::Counter)?;
+        let step = counter::take_step(&self.server.dirs, &self.server.name, (self.clock)())
+            .map_err(KnockError::Counter)?;
         let step = step.map_err(KnockError::TooOften)?;
         Ok(totp::ports(&key, step, self.totp_count, &self.ground))
     }

@@ -16,15 +16,33 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 /// The attempts under way.
 pub(super) struct Tries {
     targets: Vec<SocketAddr>,
-    attempts: Vec<(OwnedFd, SocketAddr)>,
-    next: Duration,
+    attempts: Vec<Attempt>,
+    next: Instant,
     pause: Duration,
     refused: bool,
 }
 
+struct Attempt {
+    socket: OwnedFd,
+    address: SocketAddr,
+    began: Instant,
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// The connection.
+    pub(super) stream: TcpStream,
+    /// Where it goes.
+    pub(super) address: SocketAddr,
+    /// How long it took from its first SYN on.
+    pub(super) round_trip: Duration,
+}
+
 impl Tries {
+    /// The first attempt is due after the first pause.
     pub(super) fn new(targets: &[SocketAddr]) -> Self {
-        let next = PAUSE.0;
+        let next = Instant::now() + PAUSE.0;
         Self { targets: targets.to_vec(), attempts: Vec::new(), next, pause: PAUSE.0, refused: false }
     }
 
@@ -33,21 +51,51 @@ impl Tries {
         self.refused
     }
 
-    /// Starts an attempt if one is due, waits until `until` after `started` at the longest, and says where the
-    /// port has opened.
-    pub(super) fn turn(&mut self, started: Instant, until: Duration) -> io::Result<Option<SocketAddr>> {
-        if started.elapsed() >= self.next {
+    /// Whether every address that could be tried has said no by now.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    /// Starts an attempt now.
+    pub(super) fn begin(&mut self) {
+        for address in &self.targets {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
+            let began = Instant::now();
+            match connect(&socket, address) {
+                Ok(()) | Err(Errno::INPROGRESS) => {
+                    self.attempts.push(Attempt { socket, address: *address, began });
+                }
+                Err(error) => self.refused = error == Errno::CONNREFUSED,
+            }
+        }
+    }
+
+    /// Makes attempts as often as at first, since something has happened.
+    pub(super) fn hurry(&mut self) {
+        (self.pause, self.next) = (PAUSE.0, Instant::now() + PAUSE.0);
+    }
+
+    /// Starts an attempt if one is due, waits for the next one or as long as this, and says where the port has
+    /// opened.
+    pub(super) fn turn(&mut self, at_most: Duration) -> io::Result<Option<Open>> {
+        if Instant::now() >= self.next {
             self.begin();
             self.pause = (self.pause * 2).min(PAUSE.1);
-            self.next = started.elapsed() + self.pause;
+            self.next = Instant::now() + self.pause;
         }
-        let wait = self.next.min(until).saturating_sub(started.elapsed());
+        self.look(at_most.min(self.next.saturating_duration_since(Instant::now())))
+    }
+
+    /// Waits for this long at the most, without starting an attempt.
+    pub(super) fn look(&mut self, wait: Duration) -> io::Result<Option<Open>> {
         let timeout = Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
         };
         let mut fds: Vec<PollFd<'_>> =
-            self.attempts.iter().map(|(socket, _)| PollFd::new(socket, PollFlags::OUT)).collect();
+            self.attempts.iter().map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT)).collect();
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -57,33 +105,32 @@ impl Tries {
     }
 
     /// Ends the attempts that are done; the first that succeeded wins.
-    fn harvest(&mut self, done: &[bool]) -> io::Result<Option<SocketAddr>> {
+    fn harvest(&mut self, done: &[bool]) -> io::Result<Option<Open>> {
         let mut open = None;
         let mut left = Vec::new();
-        for ((socket, address), done) in std::mem::take(&mut self.attempts).into_iter().zip(done) {
+        for (attempt, done) in std::mem::take(&mut self.attempts).into_iter().zip(done) {
             if !done {
-                left.push((socket, address));
+                left.push(attempt);
                 continue;
             }
-            match sockopt::socket_error(&socket)? {
-                Ok(()) if TcpStream::from(socket).peer_addr().is_ok() => open = open.or(Some(address)),
-                Ok(()) => {}
+            match sockopt::socket_error(&attempt.socket)? {
+                Ok(()) => open = open.or(attempt.opened()?),
                 Err(error) => self.refused = error == Errno::CONNREFUSED,
             }
         }
         self.attempts = left;
         Ok(open)
     }
+}
 
-    fn begin(&mut self) {
-        for address in &self.targets {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
-            match connect(&socket, address) {
-                Ok(()) | Err(Errno::INPROGRESS) => self.attempts.push((socket, *address)),
-                Err(error) => self.refused = error == Errno::CONNREFUSED,
-            }
+impl Attempt {
+    /// The connection, if there is one.
+    fn opened(self) -> io::Result<Option<Open>> {
+        let (stream, round_trip) = (TcpStream::from(self.socket), self.began.elapsed());
+        if stream.peer_addr().is_err() {
+            return Ok(None);
         }
+        stream.set_nonblocking(false)?;
+        Ok(Some(Open { stream, address: self.address, round_trip }))
     }
 }

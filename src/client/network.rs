@@ -1,0 +1,145 @@
+//! Which network this machine is in, as far as a client has to know: whether it is the same as last time.
+//!
+//! A network is told by the router that leads to the server: its address and, where the kernel shows it, its hardware
+//! address. What is kept is a hash, so that the state of a client is no list of the places where its user was.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::datagram;
+use crate::crypto::sha256;
+
+/// A network, as this client tells one from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(pub(super) [u8; 8]);
+
+impl Network {
+    /// The network that leads to this address now; `None` when there is none.
+    #[must_use]
+    pub fn towards(address: SocketAddr) -> Option<Self> {
+        let here = datagram::connect(address).ok()?.local_addr().ok()?.ip();
+        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let router = match address.ip() {
+            IpAddr::V4(to) => {
+                let neighbours = read("/proc/net/arp");
+                router4(&read("/proc/net/route"), to).map(|(device, router)| {
+                    format!("{device} {router} {}", hardware_of(&neighbours, router).unwrap_or_default())
+                })
+            }
+            IpAddr::V6(to) => router6(&read("/proc/net/ipv6_route"), to)
+                .map(|(device, router)| format!("{device} {router}")),
+        };
+        // Without a router the server is a neighbour: the network is that of the own address.
+        Some(Self::named(&router.unwrap_or_else(|| neighbourhood(here))))
+    }
+
+    fn named(name: &str) -> Self {
+        let hash = sha256(&[b"knockd-rs network", name.as_bytes()]);
+        let mut short = [0; 8];
+        short.iter_mut().zip(hash).for_each(|(short, byte)| *short = byte);
+        Self(short)
+    }
+}
+
+/// The /24 or /64 of an address.
+fn neighbourhood(here: IpAddr) -> String {
+    match here {
+        IpAddr::V4(here) => format!("{}/24", Ipv4Addr::from(u32::from(here) & !0xff)),
+        IpAddr::V6(here) => format!("{}/64", Ipv6Addr::from(u128::from(here) & !u128::from(u64::MAX))),
+    }
+}
+
+/// Device and router of the most specific route in `/proc/net/route` (`proc_net(5)`): numbers are hexadecimal, and
+/// addresses in the host's byte order.
+fn router4(routes: &str, to: Ipv4Addr) -> Option<(&str, Ipv4Addr)> {
+    let address = |text: &str| u32::from_str_radix(text, 16).ok().map(|n| Ipv4Addr::from(n.to_ne_bytes()));
+    let best = routes.lines().skip(1).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (device, network, router) = (words.first()?, address(words.get(1)?)?, address(words.get(2)?)?);
+        let mask = address(words.get(7)?)?;
+        let is_through = u32::from(to) & u32::from(mask) == u32::from(network);
+        is_through.then(|| (u32::from(mask).count_ones(), *device, router))
+    });
+    let (_, device, router) = best.max_by_key(|(length, ..)| *length)?;
+    (!router.is_unspecified()).then_some((device, router))
+}
+
+/// The same of `/proc/net/ipv6_route`: destination, prefix length, source, prefix length, next hop, metric, two
+/// counters, flags, device.
+fn router6(routes: &str, to: Ipv6Addr) -> Option<(&str, Ipv6Addr)> {
+    let address = |text: &str| u128::from_str_radix(text, 16).ok().map(Ipv6Addr::from);
+    let best = routes.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let length = u32::from_str_radix(words.get(1)?, 16).ok()?;
+        let (network, router) = (address(words.first()?)?, address(words.get(4)?)?);
+        let (flags, device) = (u32::from_str_radix(words.get(8)?, 16).ok()?, *words.get(9)?);
+        let mask = u128::MAX.checked_shl(128_u32.checked_sub(length)?).unwrap_or(0);
+        let is_through = u128::from(to) & mask == u128::from(network) && flags & REJECTS == 0;
+        is_through.then_some((length, device, router))
+    });
+    let (_, device, router) = best.max_by_key(|(length, ..)| *length)?;
+    (!router.is_unspecified()).then_some((device, router))
+}
+
+/// `RTF_REJECT` of `linux/route.h`.
+const REJECTS: u32 = 0x0200;
+
+/// The hardware address of a neighbour in `/proc/net/arp`.
+fn hardware_of(neighbours: &str, router: Ipv4Addr) -> Option<&str> {
+    neighbours.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace();
+        let is_it = words.next()?.parse() == Ok(router);
+        is_it.then(|| words.nth(2)).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTES: &str = "\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+wlan0\t00000000\t0100A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
+wlan0\t0000A8C0\t00000000\t0001\t0\t0\t600\t00FFFFFF\t0\t0\t0
+tun0\t0000000A\t0101010A\t0003\t0\t0\t50\t000000FF\t0\t0\t0
+";
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_most_specific_route_tells_the_router() {
+        let through = |to: &str| router4(ROUTES, to.parse().unwrap());
+        assert_eq!(through("203.0.113.5"), Some(("wlan0", Ipv4Addr::new(192, 168, 0, 1))));
+        assert_eq!(through("10.2.3.4"), Some(("tun0", Ipv4Addr::new(10, 1, 1, 1))));
+        assert_eq!(through("192.168.0.7"), None, "a neighbour has no router");
+        assert_eq!(router4("", Ipv4Addr::LOCALHOST), None);
+        assert_eq!(router4("head\nwlan0 zz\n", Ipv4Addr::LOCALHOST), None);
+    }
+
+    #[test]
+    fn routes_of_ipv6_are_read_likewise_and_rejecting_ones_passed_over() {
+        let zero = "0".repeat(32);
+        let line = |to: &str, length: u32, via: &str, flags: u32, device: &str| {
+            format!("{to} {length:02x} {zero} 00 {via} 00000400 00000001 00000000 {flags:08x} {device:>8}\n")
+        };
+        let via = "fe800000000000000000000000000001";
+        let routes = line(&zero, 0, via, 3, "wlan0")
+            + &line("20010db8000000000000000000000000", 64, &zero, 1, "wlan0")
+            + &line(&zero, 0, &zero, 0x0020_0200, "lo");
+        let through = |to: &str| router6(&routes, to.parse().unwrap());
+        assert_eq!(through("2001:db8:1::1"), Some(("wlan0", "fe80::1".parse().unwrap())));
+        assert_eq!(through("2001:db8::9"), None);
+    }
+
+    #[test]
+    fn a_router_is_known_by_its_hardware_address_and_no_name_of_a_network_is_kept() {
+        let neighbours = "IP address HW type Flags HW address Mask Device\n\
+                          192.168.0.1 0x1 0x2 00:11:22:33:44:55 * wlan0\n";
+        assert_eq!(hardware_of(neighbours, Ipv4Addr::new(192, 168, 0, 1)), Some("00:11:22:33:44:55"));
+        assert_eq!(hardware_of(neighbours, Ipv4Addr::new(192, 168, 0, 2)), None);
+        assert_ne!(Network::named("wlan0 192.168.0.1 a"), Network::named("wlan0 192.168.0.1 b"));
+    }
+
+    #[test]
+    fn loopback_is_a_network_as_well() {
+        assert!(Network::towards("127.0.0.1:9".parse().unwrap()).is_some());
+    }
+}

@@ -1,0 +1,109 @@
+//! Bytes from one side to the other, both ways, until both have said all that they had to say.
+
+use std::fs::File;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::thread;
+
+/// Connects standard input and output, or what stands for them, with a connection: returns when the other side has
+/// ended, whatever is still to come from this one.
+///
+/// # Errors
+/// Whatever reading or writing says; that the other side is gone is none.
+pub fn splice(input: BorrowedFd<'_>, output: BorrowedFd<'_>, stream: &TcpStream) -> io::Result<()> {
+    let (mut input, mut output) = (file(input)?, file(output)?);
+    let mut there = stream.try_clone()?;
+    // Not awaited: this side may stay open for as long as its terminal, with nobody left to listen.
+    thread::Builder::new().name("out".into()).spawn(move || {
+        // What goes wrong on the way out is told by the way in.
+        let _ = io::copy(&mut input, &mut there);
+        let _ = there.shutdown(Shutdown::Write);
+    })?;
+    copy(&mut &*stream, &mut output)
+}
+
+/// Connects two connections; returns when both directions have ended. Where one fails, both are closed.
+///
+/// # Errors
+/// Whatever reading or writing says first; that a side is gone is none.
+pub fn join(a: &TcpStream, b: &TcpStream) -> io::Result<()> {
+    thread::scope(|scope| {
+        let there = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || one_way(a, b))?;
+        let back = one_way(b, a);
+        there.join().unwrap_or_else(|_| Err(io::Error::other("a thread was lost"))).and(back)
+    })
+}
+
+/// The kernel moves the bytes: these threads hold next to nothing.
+const STACK: usize = 128 << 10;
+
+fn one_way(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    let done = copy(&mut &*from, &mut &*to);
+    // Half a connection may go on, unless it can no longer end well.
+    let how = if done.is_ok() { Shutdown::Write } else { Shutdown::Both };
+    let _ = to.shutdown(how);
+    if done.is_err() {
+        let _ = from.shutdown(Shutdown::Both);
+    }
+    done
+}
+
+fn copy(mut from: &mut impl io::Read, mut to: &mut impl io::Write) -> io::Result<()> {
+    match io::copy(&mut from, &mut to).and_then(|_| to.flush()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A descriptor of its own for the same end.
+fn file(fd: BorrowedFd<'_>) -> io::Result<File> {
+    let own: OwnedFd = fd.try_clone_to_owned()?;
+    Ok(File::from(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::os::fd::AsFd as _;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn what_one_side_says_reaches_the_other_also_after_it_has_heard_the_end() {
+        let ((mut left, a), (b, mut right)) = (pair(), pair());
+        let relay = thread::spawn(move || join(&a, &b));
+        left.write_all(b"question").unwrap();
+        left.shutdown(Shutdown::Write).unwrap();
+        let mut heard = String::new();
+        right.read_to_string(&mut heard).unwrap();
+        right.write_all(b"answer").unwrap();
+        drop(right);
+        let mut answer = String::new();
+        left.read_to_string(&mut answer).unwrap();
+        assert_eq!((heard.as_str(), answer.as_str()), ("question", "answer"));
+        relay.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_ends_it_although_nothing_came_from_here() {
+        let (stream, mut server) = pair();
+        let (silent, _kept_open) = rustix::pipe::pipe().unwrap();
+        let (heard, output) = rustix::pipe::pipe().unwrap();
+        server.write_all(b"bye").unwrap();
+        drop(server);
+        splice(silent.as_fd(), output.as_fd(), &stream).unwrap();
+        drop(output);
+        let mut said = String::new();
+        File::from(heard).read_to_string(&mut said).unwrap();
+        assert_eq!(said, "bye");
+    }
+}
