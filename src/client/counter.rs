@@ -135,6 +135,16 @@ pub fn take_step(
     advance(dirs, &dirs.step_file(server), next)
 }
 
+/// Waits for this program's turn to knock at `server`, which lasts until the file is closed. A server refuses a counter
+/// below the last one it saw, so knocks that are made at the same time have to leave in the order of their counters.
+///
+/// # Errors
+/// As [`take`].
+pub(super) fn turn(dirs: &Dirs, server: &ServerName) -> Result<File, FileError> {
+    make_private_dir(&dirs.state)?;
+    locked(&dirs.turn_file(server))
+}
+
 /// Hands what the file holds to `next`, and writes down what that returns first, if anything: all of it under a lock,
 /// and on disk before this returns.
 fn advance<T>(
@@ -143,6 +153,22 @@ fn advance<T>(
     next: impl FnOnce(Stored) -> (Option<Timestamp>, T),
 ) -> Result<T, FileError> {
     make_private_dir(&dirs.state)?;
+    let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
+    let file = locked(path)?;
+    let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
+    let Some(number) = number else { return Ok(taken) };
+    // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
+    let line = format!("{:0width$}\n", number.as_nanos(), width = DIGITS);
+    file.write_all_at(line.as_bytes(), 0)
+        .and_then(|()| file.set_len(u64::try_from(line.len()).unwrap_or(0)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| files::sync_dir(&dirs.state))
+        .map_err(|error| fault(error.into()))?;
+    Ok(taken)
+}
+
+/// Opens the file, makes it where it is missing, and locks it until it is closed.
+fn locked(path: &Path) -> Result<File, FileError> {
     let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| fault(errno.into()))?;
@@ -156,16 +182,7 @@ fn advance<T>(
     }
     let file = File::from(file);
     lock(&file).map_err(fault)?;
-    let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
-    let Some(number) = number else { return Ok(taken) };
-    // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
-    let line = format!("{:0width$}\n", number.as_nanos(), width = DIGITS);
-    file.write_all_at(line.as_bytes(), 0)
-        .and_then(|()| file.set_len(u64::try_from(line.len()).unwrap_or(0)))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| files::sync_dir(&dirs.state))
-        .map_err(|error| fault(error.into()))?;
-    Ok(taken)
+    Ok(file)
 }
 
 enum Stored {
@@ -192,7 +209,8 @@ fn stored(file: &File) -> io::Result<Stored> {
     Ok(number.map_or(Stored::Garbage, |nanos| Stored::Last(Timestamp::from_nanos(nanos))))
 }
 
-/// Locks the file until it is closed (`flock(2)`). Gives up after five seconds: the lock is held for one write.
+/// Locks the file until it is closed (`flock(2)`). Gives up after five seconds: locks are held for one write, or for the
+/// first packet of a knock.
 fn lock(file: &File) -> Result<(), FileFault> {
     for _ in 0..500 {
         match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {

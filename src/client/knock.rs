@@ -4,13 +4,14 @@
 //! take. What a knock is made of is for each way to say, in a file of its own: `Salvo` is all that is seen here.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cert::Identity;
-use super::counter::Oddity;
+use super::counter::{self, Oddity};
 use super::sequence::Style;
 use super::server::Server;
 use super::try_port::{Open, Tries};
@@ -239,19 +240,52 @@ impl<'a> Knocker<'a> {
         }
     }
 
-    /// The packets of one knock, by the way that was chosen.
+    /// The packets of one knock, by the way that was chosen. Other knocks at the server wait until the first of them is
+    /// sent.
     pub(super) fn salvo(
         &mut self,
         ask: &Ask,
         addresses: &[SocketAddr],
     ) -> Result<Box<dyn Salvo>, KnockError> {
-        match self.way.clone() {
-            Way::Spa => Ok(Box::new(self.spa(ask, addresses)?)),
-            Way::Syn => Ok(Box::new(self.syns(ask, addresses)?)),
-            Way::Totp => Ok(Box::new(self.totp(ask, addresses)?)),
-            Way::Sequence(style) => Ok(Box::new(self.sequence(ask, addresses, style)?)),
-            Way::Cert(identity) => Ok(Box::new(self.cert(ask, addresses, &identity)?)),
-        }
+        let turn = counter::turn(&self.server.dirs, &self.server.name).map_err(KnockError::Counter)?;
+        let salvo: Box<dyn Salvo> = match self.way.clone() {
+            Way::Spa => Box::new(self.spa(ask, addresses)?),
+            Way::Syn => Box::new(self.syns(ask, addresses)?),
+            Way::Totp => Box::new(self.totp(ask, addresses)?),
+            Way::Sequence(style) => Box::new(self.sequence(ask, addresses, style)?),
+            Way::Cert(identity) => Box::new(self.cert(ask, addresses, &identity)?),
+        };
+        Ok(Box::new(InTurn { salvo, turn: Some(turn) }))
+    }
+}
+
+/// A knock that holds others up until its first packet is sent.
+struct InTurn {
+    salvo: Box<dyn Salvo>,
+    turn: Option<File>,
+}
+
+impl Salvo for InTurn {
+    fn copies(&self, pace: Pace) -> &[Duration] {
+        self.salvo.copies(pace)
+    }
+
+    fn patience(&self) -> Duration {
+        self.salvo.patience()
+    }
+
+    fn takes(&self) -> Duration {
+        self.salvo.takes()
+    }
+
+    fn send(&mut self) -> Result<(), KnockError> {
+        let sent = self.salvo.send();
+        self.turn = None;
+        sent
+    }
+
+    fn settling(&self) -> Duration {
+        self.salvo.settling()
     }
 }
 

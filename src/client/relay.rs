@@ -17,7 +17,7 @@ pub fn splice(input: BorrowedFd<'_>, output: BorrowedFd<'_>, stream: &TcpStream)
     // Not awaited: this side may stay open for as long as its terminal, with nobody left to listen.
     thread::Builder::new().name("out".into()).spawn(move || {
         // What goes wrong on the way out is told by the way in.
-        let _ = io::copy(&mut input, &mut there);
+        let _ = copy(&mut input, &mut there);
         let _ = there.shutdown(Shutdown::Write);
     })?;
     copy(&mut &*stream, &mut output)
@@ -35,7 +35,7 @@ pub fn join(a: &TcpStream, b: &TcpStream) -> io::Result<()> {
     })
 }
 
-/// The kernel moves the bytes: these threads hold next to nothing.
+/// Enough for a thread that copies; its buffer is on the heap.
 const STACK: usize = 128 << 10;
 
 fn one_way(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
@@ -49,14 +49,36 @@ fn one_way(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     done
 }
 
-fn copy(mut from: &mut impl io::Read, mut to: &mut impl io::Write) -> io::Result<()> {
-    match io::copy(&mut from, &mut to).and_then(|_| to.flush()) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-            Ok(())
+/// Not [`io::copy`], which lets the kernel move the bytes by `splice(2)`: on Linux 6.18 a packet of ssh's that went from
+/// a pipe to a socket this way was held back until the other side gave up.
+fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = match from.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return gone(error),
+        };
+        match buffer.get(..length) {
+            None | Some([]) => return Ok(()),
+            Some(bytes) => match to.write_all(bytes) {
+                Ok(()) => {}
+                Err(error) => return gone(error),
+            },
         }
-        other => other,
     }
 }
+
+/// That the other side is gone is an end like any other.
+fn gone(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// What is read at a time.
+const CHUNK: usize = 32 << 10;
 
 /// A descriptor of its own for the same end.
 fn file(fd: BorrowedFd<'_>) -> io::Result<File> {

@@ -58,6 +58,12 @@ impl Dirs {
         self.state.join(format!("{server}.syn"))
     }
 
+    /// The file that is locked while a knock is made and its first packet sent.
+    #[must_use]
+    pub fn turn_file(&self, server: &ServerName) -> PathBuf {
+        self.state.join(format!("{server}.lock"))
+    }
+
     /// The file with what worked in which network.
     #[must_use]
     pub fn networks_file(&self, server: &ServerName) -> PathBuf {

@@ -1,52 +1,17 @@
 //! Beside other people's firewalls: firewalld, ufw, `nftables.service` and a container engine's published ports come, go
 //! and are reloaded around a guard; and nothing of theirs is ever changed by us.
-//!
-//! The programs are Debian's, taken out of their packages by `tests/firewalls/unpack` and never installed.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{
     Answer, Assault, Daemon, Echo, GUARDED, SERVER4, SERVER6, SOON, World, ip, succeed, wait_for, within,
 };
+use crate::corner::Corner;
 use crate::rules::WATCHED;
 
-/// A place in the server's network namespace where the unpacked programs are installed, as far as they can tell.
-struct Corner {
-    init: Child,
-}
-
 impl Corner {
-    fn new(world: &World) -> Self {
-        let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firewalls");
-        assert!(unpacked.is_dir(), "{} is missing: tests/install-deps test makes it", unpacked.display());
-        let enter = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/firewalls/enter");
-        let mut command = world.inside(&world.server);
-        // Processes die with the first one of their namespace, and that one with us.
-        command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child"]).arg(enter).arg(unpacked);
-        command.args(["sh", "-c", "touch /run/ready; exec sleep 600"]).stdin(Stdio::null());
-        let corner = Self { init: command.spawn().unwrap() };
-        assert!(wait_for(SOON, || corner.tell("test -e /run/ready").status.success()), "`enter` fails");
-        corner
-    }
-
-    /// Runs a shell command there.
-    fn tell(&self, script: &str) -> std::process::Output {
-        let children = format!("/proc/{0}/task/{0}/children", self.init.id());
-        let first = std::fs::read_to_string(children).unwrap_or_default();
-        let mut command = Command::new("nsenter");
-        command.args(["--target", first.trim(), "--mount", "--pid", "--net", "--root", "--wd", "env", "-i"]);
-        command.args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "sh", "-ec", script]);
-        command.stdin(Stdio::null()).output().unwrap()
-    }
-
-    /// The same; it has to succeed.
-    #[track_caller]
-    fn run(&self, script: &str) -> String {
-        succeed(&self.tell(script))
-    }
-
     /// Starts firewalld with a bus of its own. Its public zone lets `ssh` in.
     fn start_firewalld(&self) {
         self.run("dbus-daemon --config-file=/etc/bus.conf --fork --nopidfile");
@@ -62,13 +27,6 @@ impl Corner {
     fn start_ufw(&self) {
         self.run("ufw allow 22/tcp && ufw --force enable");
         assert!(self.run("ufw status").contains("22/tcp"));
-    }
-}
-
-impl Drop for Corner {
-    fn drop(&mut self) {
-        let _ = self.init.kill();
-        let _ = self.init.wait();
     }
 }
 
