@@ -14,6 +14,7 @@ mod control;
 mod crl_fetch;
 #[cfg(feature = "daemon")]
 mod daemon;
+mod doctor;
 #[cfg(feature = "daemon")]
 mod door;
 #[cfg(feature = "daemon")]
@@ -118,6 +119,7 @@ enum Command {
     CrlFetch(crl_fetch::CrlFetch),
     #[cfg(feature = "daemon")]
     Door(door::Door),
+    Doctor(doctor::Doctor),
     #[cfg(feature = "daemon")]
     Init(daemon::Init),
     #[cfg(feature = "daemon")]
@@ -185,6 +187,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::CrlFetch(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Door(args) => args.run(),
+        Command::Doctor(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Init(args) => args.run(),
         #[cfg(feature = "daemon")]

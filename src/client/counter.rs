@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -144,7 +144,23 @@ fn advance<T>(
 ) -> Result<T, FileError> {
     make_private_dir(&dirs.state)?;
     let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = locked(path, OFlags::CREATE)?;
+    let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
+    let Some(number) = number else { return Ok(taken) };
+    // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
+    let line = format!("{:0width$}\n", number.as_nanos(), width = DIGITS);
+    file.write_all_at(line.as_bytes(), 0)
+        .and_then(|()| file.set_len(u64::try_from(line.len()).unwrap_or(0)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| files::sync_dir(&dirs.state))
+        .map_err(|error| fault(error.into()))?;
+    Ok(taken)
+}
+
+/// Opens a file of a counter, checks it and locks it.
+fn locked(path: &Path, how: OFlags) -> Result<File, FileError> {
+    let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
+    let flags = how | OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| fault(errno.into()))?;
     let stat = fs::fstat(&file).map_err(|errno| fault(errno.into()))?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
@@ -156,16 +172,33 @@ fn advance<T>(
     }
     let file = File::from(file);
     lock(&file).map_err(fault)?;
-    let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
-    let Some(number) = number else { return Ok(taken) };
-    // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
-    let line = format!("{:0width$}\n", number.as_nanos(), width = DIGITS);
-    file.write_all_at(line.as_bytes(), 0)
-        .and_then(|()| file.set_len(u64::try_from(line.len()).unwrap_or(0)))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| files::sync_dir(&dirs.state))
-        .map_err(|error| fault(error.into()))?;
-    Ok(taken)
+    Ok(file)
+}
+
+/// The counters of a server that are farther ahead of the clock than the server allows, and by how much. Takes none.
+///
+/// # Errors
+/// [`FileError`] when a file that is there could not be used for a knock.
+pub fn look(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Vec<(PathBuf, Duration)>, FileError> {
+    let files = [
+        dirs.counter_file(server),
+        dirs.sequence_counter_file(server),
+        dirs.slot_file(server),
+        dirs.step_file(server),
+    ];
+    let mut ahead = Vec::new();
+    for path in files {
+        let file = match locked(&path, OFlags::empty()) {
+            Err(error) if error.is_missing() => continue,
+            other => other?,
+        };
+        let held = stored(&file).map_err(|error| FileError { path: path.clone(), fault: error.into() })?;
+        if let Stored::Last(last) = held {
+            ahead.push((path, last.since(now)));
+        }
+    }
+    ahead.retain(|(_, by)| *by > FAR_AHEAD);
+    Ok(ahead)
 }
 
 enum Stored {
