@@ -66,6 +66,8 @@ Examples:
   On the client:
     knockd-rs import laptop.knock                 learn about the server
     knockd-rs knock myserver -- ssh myserver      knock, then connect
+  Where something does not work:
+    knockd-rs doctor myserver                     on the client; without a name, as root, on the server
 
 Manual: knockd-rs(8), knockd-rs.toml(5), knockd-rs-profile(5), knockd-rs-protocol(7)";
 
