@@ -33,7 +33,8 @@ struct Answer {
 impl Answer {
     #[track_caller]
     fn of(output: &Output) -> Self {
-        let lines = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+        let lines = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", said(output)));
         Self { lines, code: output.status.code() }
     }
 
@@ -59,7 +60,11 @@ impl Answer {
                 && line["found"].as_str().unwrap().contains(found)
                 && line["advice"].as_str().unwrap_or_default().contains(advice)
         };
-        assert!(self.lines.iter().any(is_so), "no {state} of {check} with {found:?}, {advice:?}: {:#?}", self.lines);
+        assert!(
+            self.lines.iter().any(is_so),
+            "no {state} of {check} with {found:?}, {advice:?}: {:#?}",
+            self.lines
+        );
         self
     }
 }
@@ -110,7 +115,12 @@ fn a_healthy_client_has_no_problem_and_sends_no_knock() {
     answer.says("port", "ok", "tcp/22 at 10.77.0.1 gives no answer", "");
     answer.says("route", "ok", "packets to 10.77.0.1 leave from 10.77.0.2", "");
     answer.says("methods", "ok", "spa: datagrams to 10.77.0.1 leave this machine", "");
-    answer.says("knock", "ok", "nothing was sent to the server but a try of tcp/22 and an empty datagram", "");
+    answer.says(
+        "knock",
+        "ok",
+        "nothing was sent to the server but a try of tcp/22 and an empty datagram",
+        "",
+    );
     assert_eq!(ear.heard(), [Vec::<u8>::new()]);
     assert_eq!(daemon.counter("knocks accepted"), 0);
     assert!(!world.path("home/.local/state/knockd-rs/myserver.counter").exists(), "a counter was taken");
@@ -162,9 +172,12 @@ fn a_server_file_that_others_can_read_is_found() {
     let file = world.path("home/.config/knockd-rs/myserver.toml");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let advice = format!("run: chmod 0600 {}", file.display());
-    of_client(&world, &[])
-        .has_problems(&["enrolment"])
-        .says("enrolment", "problem", "mode 0644 lets other users read it", &advice);
+    of_client(&world, &[]).has_problems(&["enrolment"]).says(
+        "enrolment",
+        "problem",
+        "mode 0644 lets other users read it",
+        &advice,
+    );
 }
 
 #[test]
@@ -289,7 +302,12 @@ fn a_daemon_that_does_not_run_is_found_with_all_that_lacks_for_it() {
         .has_problems(&["daemon", "table", "guards"])
         .says("daemon", "problem", "no daemon listens at", "systemctl start knockd-rs")
         .says("table", "problem", "there is no table inet knockd-rs", "systemctl start knockd-rs")
-        .says("guards", "problem", "tcp/22 should be closed to strangers, and the kernel lets everybody in", "start");
+        .says(
+            "guards",
+            "problem",
+            "tcp/22 should be closed to strangers, and the kernel lets everybody in",
+            "start",
+        );
 }
 
 #[test]
@@ -297,9 +315,12 @@ fn a_broken_profile_is_found_with_its_line() {
     let world = World::new();
     let _daemon = world.daemon(GUARDED);
     world.write_profile("phone", "open = [\"tcp/0\"]\n");
-    of_server(&world)
-        .says("configuration", "problem", "profiles.d/phone.toml:1: open: ", "")
-        .says("profiles", "ok", "one profile may knock", "");
+    of_server(&world).says("configuration", "problem", "profiles.d/phone.toml:1: open: ", "").says(
+        "profiles",
+        "ok",
+        "one profile may knock",
+        "",
+    );
 }
 
 #[test]
@@ -332,7 +353,12 @@ fn another_table_that_drops_by_its_policy_is_found_and_named() {
                  add chain ip filter ufw-user-input"]);
     of_server(&world)
         .has_problems(&[])
-        .says("firewalls", "warning", "table inet mine drops what its chain input", "nft insert rule inet mine input")
+        .says(
+            "firewalls",
+            "warning",
+            "table inet mine drops what its chain input",
+            "nft insert rule inet mine input",
+        )
         .says("firewalls", "warning", "(hook input, priority 5)", "")
         .says("firewalls", "warning", "firewalld: table inet firewalld", "firewall-cmd")
         .says("firewalls", "warning", "ufw: table ip filter", "ufw allow");
@@ -354,11 +380,19 @@ fn a_table_that_was_deleted_or_tampered_with_is_found() {
         "systemctl restart knockd-rs",
     );
     world.nft(&["flush chain inet knockd-rs drop_strangers"]);
-    of_server(&world).has_problems(&["daemon", "table"]).says("table", "problem", "lacks", "chain drop_strangers: ");
+    of_server(&world).has_problems(&["daemon", "table"]).says(
+        "table",
+        "problem",
+        "lacks",
+        "chain drop_strangers: ",
+    );
     world.nft(&["delete table inet knockd-rs"]);
-    of_server(&world)
-        .has_problems(&["daemon", "table", "guards"])
-        .says("table", "problem", "there is no table inet knockd-rs", "start");
+    of_server(&world).has_problems(&["daemon", "table", "guards"]).says(
+        "table",
+        "problem",
+        "there is no table inet knockd-rs",
+        "start",
+    );
 }
 
 #[test]
@@ -384,7 +418,12 @@ fn an_interface_that_does_not_exist_and_one_that_is_down_are_found() {
     world.configure(&format!("[capture]\ndevice = \"{CABLE}\"\n"));
     of_server(&world).says("capture", "ok", "knocks are awaited on veth0, which is up", "");
     ip(&format!("-n {} link set {CABLE} down", world.server));
-    of_server(&world).says("capture", "problem", "veth0, where knocks are awaited, is down", "ip link set veth0 up");
+    of_server(&world).says(
+        "capture",
+        "problem",
+        "veth0, where knocks are awaited, is down",
+        "ip link set veth0 up",
+    );
 }
 
 #[test]
@@ -393,7 +432,9 @@ fn a_state_directory_that_is_full_read_only_or_somebody_elses_is_found() {
     let _daemon = world.daemon(GUARDED);
     let _service = world.listener(22);
     let lib = world.path("lib").display().to_string();
-    let full = format!("mount -t tmpfs -o size=64k,mode=700 none {lib}; head -c 128k /dev/zero >{lib}/all 2>/dev/null || true");
+    let full = format!(
+        "mount -t tmpfs -o size=64k,mode=700 none {lib}; head -c 128k /dev/zero >{lib}/all 2>/dev/null || true"
+    );
     of_server_after(&world, &full).has_problems(&["space"]).says(
         "space",
         "problem",
@@ -444,9 +485,19 @@ fn a_clock_that_nobody_vouches_for_is_found() {
 fn a_guarded_port_without_a_listener_and_one_on_trial_are_found() {
     let world = World::new();
     let daemon = world.daemon(GUARDED);
-    of_server(&world).has_problems(&[]).says("listeners", "warning", "nobody listens on tcp/22", "start the service");
+    of_server(&world).has_problems(&[]).says(
+        "listeners",
+        "warning",
+        "nobody listens on tcp/22",
+        "start the service",
+    );
     daemon.command(&["guard", "tcp/80", "--confirm", "2m"]);
-    of_server(&world).has_problems(&[]).says("guards", "warning", "tcp/80 opens to everybody in 1", "--confirm");
+    of_server(&world).has_problems(&[]).says(
+        "guards",
+        "warning",
+        "tcp/80 opens to everybody in 1",
+        "--confirm",
+    );
 }
 
 #[test]
@@ -473,10 +524,21 @@ fn without_root_it_says_what_it_could_not_look_at() {
     command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
     command.args(["doctor", "--json"]);
     let answer = Answer::of(&with_places(&world, &mut command).output().unwrap());
-    for what in ["what the kernel's firewall can do", "the running daemon", "the firewall's tables", "packet sockets"] {
+    for what in
+        ["what the kernel's firewall can do", "the running daemon", "the firewall's tables", "packet sockets"]
+    {
         answer.says("rights", "warning", what, "sudo knockd-rs doctor");
     }
     assert!(answer.states("problem").iter().all(|check| *check == "configuration"), "{:#?}", answer.lines);
+}
+
+#[test]
+fn on_a_client_without_a_servers_name_it_says_which_name_was_meant() {
+    let world = enrolled();
+    let nowhere = world.path("nowhere").display().to_string();
+    let output = world.client(&["doctor", "--config-dir", &nowhere]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("knockd-rs doctor myserver"), "{}", said(&output));
 }
 
 // --- what people see ---------------------------------------------------------------------------------------------
@@ -492,7 +554,7 @@ fn people_get_a_line_for_each_finding_its_advice_below_it_and_a_verdict() {
     let problem = lines.iter().position(|line| line.starts_with("problem  route ")).unwrap();
     assert!(lines[problem].contains("there is no route to 192.0.2.1"), "{screen}");
     let advice = lines[problem + 1];
-    assert!(advice.starts_with("                        connect this machine"), "{screen}");
+    assert!(advice.starts_with("                          connect this machine"), "{screen}");
     assert!(lines.last().unwrap().starts_with("1 problem"), "{screen}");
     assert!(!screen.contains('\x1b'), "colours went into a pipe");
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -65,7 +65,25 @@ impl Doctor {
 
     #[cfg(all(feature = "client", feature = "daemon"))]
     fn lines(&self) -> Result<Vec<Line>, Failure> {
-        self.server.as_ref().map_or_else(|| Ok(self.of_server()), |server| self.of_client(server))
+        let Some(server) = &self.server else {
+            self.is_meant()?;
+            return Ok(self.of_server());
+        };
+        self.of_client(server)
+    }
+
+    /// On a machine that knows servers and is none, no name was given by mistake.
+    #[cfg(all(feature = "client", feature = "daemon"))]
+    fn is_meant(&self) -> Result<(), Failure> {
+        let known =
+            dirs().ok().and_then(|dirs| crate::client::store::servers(&dirs).ok()).unwrap_or_default();
+        match known.first() {
+            Some(server) if !self.places.config_dir.exists() => Err(Failure::Usage(format!(
+                "there is no {} here, so that this is no server; for the way to one: knockd-rs doctor {server}",
+                self.places.config_dir.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     #[cfg(all(feature = "client", not(feature = "daemon")))]
@@ -120,6 +138,8 @@ impl Style {
 
 /// Where sentences begin: after the state and the longest name of a check.
 const MARGIN: usize = 24;
+/// Where advice begins, so that it is not taken for the rest of a sentence.
+const ADVICE: usize = MARGIN + 2;
 
 fn screen(lines: &[Line], style: Style) -> String {
     let mut out = String::new();
@@ -133,7 +153,7 @@ fn screen(lines: &[Line], style: Style) -> String {
         let head = format!("{}  {:<13} ", style.paint(code, &format!("{:<7}", state.name())), line.check);
         let _ = writeln!(out, "{head} {}", wrapped(&line.finding.found, MARGIN, style));
         if let Some(advice) = state.advice() {
-            let _ = writeln!(out, "{:MARGIN$}{}", "", wrapped(advice, MARGIN, style));
+            let _ = writeln!(out, "{:ADVICE$}{}", "", wrapped(advice, ADVICE, style));
         }
     }
     let count = |name: &str| lines.iter().filter(|line| line.finding.state.name() == name).count();
@@ -210,7 +230,7 @@ mod tests {
             screen(&lines, plain),
             "ok       kernel         it takes the ruleset\n\
              problem  configuration  a key that nobody knows \\u{1b}[2J stands in it\n\
-             \u{20}                       take it out of the file and reload\n\
+             \u{20}                         take it out of the file and reload\n\
              \n1 problem\n"
         );
     }

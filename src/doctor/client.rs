@@ -181,8 +181,8 @@ fn counter(facts: &Facts) -> Vec<Finding> {
 }
 
 fn clock(facts: &Facts) -> Vec<Finding> {
-    const ADVICE: &str = "start a time service, such as: timedatectl set-ntp true; the server refuses knocks by a clock \
-                          that is minutes off, and codes of the time by one that is half a minute off";
+    const ADVICE: &str =
+        "start a time service, such as: timedatectl set-ntp true; knocks that are minutes off are refused";
     vec![match facts.clock {
         Clock::Kept => Finding::ok("this machine's clock is synchronised"),
         Clock::InDoubt => {

@@ -53,8 +53,8 @@ pub fn look(places: &Directories) -> Facts {
     facts.packet_sockets = packet_sockets(&mut facts.unseen);
     facts.listening = sockets::listening();
     facts.units = units(places);
+    facts.clock = clock(configuration.as_ref().map(|read| read.settings.clock).unwrap_or_default());
     if let Some(configuration) = configuration {
-        facts.clock = clock(configuration.settings.clock);
         facts.port_users = sockets::users_of(configuration.settings.capture.port);
         facts.device = Some(device(&configuration.settings.capture.device));
         facts.certificates = certificate_troubles(&configuration);

@@ -44,7 +44,10 @@ pub(super) fn table(facts: &Facts) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::ok(match (table.model.is_some(), seen.is_owned) {
             (true, true) => "the table inet knockd-rs is what the daemon makes, and owned by it",
-            (true, false) => "the table inet knockd-rs is what the daemon makes, and watched by it",
+            (true, false) if is_running => {
+                "the table inet knockd-rs is what the daemon makes, and watched by it"
+            }
+            (true, false) => "the table inet knockd-rs is what the daemon makes, and nobody watches it now",
             (false, _) => "there is a table inet knockd-rs",
         }));
     }

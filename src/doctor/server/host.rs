@@ -149,7 +149,12 @@ pub(super) fn directories(facts: &Facts) -> Vec<Finding> {
     for directory in &facts.directories {
         let path = &directory.path;
         match &directory.seen {
-            Err(error) => findings.push(Finding::from_error(error, "make it, or name another one")),
+            // What is wrong with that one, the configuration says.
+            Err(_) if directory.role == Role::Configuration => {}
+            Err(error) => findings.push(Finding::from_error(
+                error,
+                "the daemon makes it when it starts: systemctl start knockd-rs",
+            )),
             Ok(place) => {
                 let user = match (&facts.daemon, directory.role) {
                     (Daemon::Running(running), Role::State | Role::Runtime) => running
@@ -176,7 +181,8 @@ pub(super) fn directories(facts: &Facts) -> Vec<Finding> {
             }
         }
     }
-    if findings.is_empty() && !facts.directories.is_empty() {
+    let is_seen = facts.directories.iter().any(|directory| directory.seen.is_ok());
+    if findings.is_empty() && is_seen {
         findings.push(Finding::ok("configuration, state and runtime directories belong to whom they should"));
     }
     findings

@@ -68,7 +68,9 @@ fn complaints(change: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = healthy();
     change(&mut facts);
     let lines = examine(CHECKS, &facts).into_iter().filter(|line| line.finding.state != State::Ok);
-    lines.map(|line| format!("{} {}: {}", line.check, line.finding.state.name(), line.finding.found)).collect()
+    lines
+        .map(|line| format!("{} {}: {}", line.check, line.finding.state.name(), line.finding.found))
+        .collect()
 }
 
 /// The same for what the daemon says of itself.
@@ -99,7 +101,8 @@ fn a_healthy_server_is_told_ok_by_every_check_that_applies() {
 
 #[test]
 fn what_could_not_be_looked_at_is_one_line_and_nothing_else_is_guessed() {
-    let facts = Facts { unseen: vec!["the firewall's tables".into(), "packet sockets".into()], ..Facts::default() };
+    let facts =
+        Facts { unseen: vec!["the firewall's tables".into(), "packet sockets".into()], ..Facts::default() };
     let lines = examine(CHECKS, &facts);
     let first = lines.first().unwrap();
     assert_eq!(first.finding.found, "could not be looked at: the firewall's tables and packet sockets");
@@ -120,7 +123,9 @@ fn what_the_daemon_complains_about_is_passed_on() {
         ["daemon problem: the state directory cannot be written: bad"]
     );
     assert_eq!(
-        of_daemon(|running| running.notes = vec!["the clock is off".into(), "another program changed it".into()]),
+        of_daemon(
+            |running| running.notes = vec!["the clock is off".into(), "another program changed it".into()]
+        ),
         ["daemon warning: another program changed it"]
     );
     assert_eq!(
@@ -145,23 +150,37 @@ fn a_worker_with_any_right_left_is_a_problem() {
 fn a_monitor_by_hand_is_a_warning_and_one_with_more_rights_a_problem() {
     let by_hand = Process { user: 0, no_new_privs: false, is_filtered: false, ..KEEPER };
     let found = of_daemon(|running| running.monitor = Some(by_hand));
-    assert!(found.len() == 1 && found[0].starts_with("sandbox warning: the monitor runs outside"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("sandbox warning: the monitor runs outside"),
+        "{found:?}"
+    );
     let mighty = Process { capabilities: u64::MAX, ..KEEPER };
     let found = of_daemon(|running| running.monitor = Some(mighty));
-    assert!(found.len() == 1 && found[0].starts_with("sandbox problem: the monitor can do more"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("sandbox problem: the monitor can do more"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn a_changed_table_is_told_with_the_first_line_that_differs() {
     let found = complaints(|facts| drop(table(facts).rules.pop()));
-    assert_eq!(found, ["table problem: the table inet knockd-rs lacks one line of the daemon's: chain guard: drop"]);
+    assert_eq!(
+        found,
+        ["table problem: the table inet knockd-rs lacks one line of the daemon's: chain guard: drop"]
+    );
     let found = complaints(|facts| table(facts).rules.push("chain guard: accept".into()));
     assert_eq!(
         found,
-        ["table problem: the table inet knockd-rs has one line that the daemon does not make: chain guard: accept"]
+        [
+            "table problem: the table inet knockd-rs has one line that the daemon does not make: chain guard: accept"
+        ]
     );
     let found = complaints(|facts| table(facts).rules.reverse());
-    assert_eq!(found, ["table problem: the rules of table inet knockd-rs are in another order than the daemon's"]);
+    assert_eq!(
+        found,
+        ["table problem: the rules of table inet knockd-rs are in another order than the daemon's"]
+    );
     let found = complaints(|facts| table(facts).is_dormant = true);
     assert_eq!(found, ["table problem: the table inet knockd-rs is switched off: nothing is guarded"]);
 }
@@ -220,8 +239,12 @@ fn an_unguarded_server_and_one_without_profiles_are_told_so() {
 
 #[test]
 fn profiles_that_the_daemon_has_not_read_yet_ask_for_a_reload() {
-    let found = of_daemon(|running| running.profiles = vec![("laptop".into(), false), ("phone".into(), true)]);
-    assert_eq!(found, ["profiles warning: the running daemon does not know what the files say of laptop and phone"]);
+    let found =
+        of_daemon(|running| running.profiles = vec![("laptop".into(), false), ("phone".into(), true)]);
+    assert_eq!(
+        found,
+        ["profiles warning: the running daemon does not know what the files say of laptop and phone"]
+    );
 }
 
 fn chain(family: &str, table: &str, name: &str, drops: bool, is_ufw: bool) -> Chain {
@@ -325,7 +348,9 @@ fn the_timer_of_lists_matters_only_where_lists_are_fetched() {
     assert_eq!(listed("/etc/knockd-rs/crl.pem"), [""; 0]);
     assert_eq!(
         listed("/var/lib/knockd-rs-crl/crl.pem"),
-        ["certificates warning: knockd-rs-crl.timer is inactive, and the revocation list lies where it would put it"]
+        [
+            "certificates warning: knockd-rs-crl.timer is inactive, and the revocation list lies where it would put it"
+        ]
     );
 }
 
@@ -336,9 +361,14 @@ fn a_kernel_that_takes_no_ruleset_or_confines_nobody_is_a_problem() {
     };
     assert_eq!(
         kernel(Err("nft refused the ruleset: no fib".into()), Ok(true)),
-        ["kernel problem: the daemon's ruleset was not taken in a namespace of its own: nft refused the ruleset: no fib"]
+        [
+            "kernel problem: the daemon's ruleset was not taken in a namespace of its own: nft refused the ruleset: no fib"
+        ]
     );
-    assert_eq!(kernel(Ok(true), Err("no seccomp".into())), ["kernel problem: a process cannot be confined: no seccomp"]);
+    assert_eq!(
+        kernel(Ok(true), Err("no seccomp".into())),
+        ["kernel problem: a process cannot be confined: no seccomp"]
+    );
     assert_eq!(kernel(Ok(true), Ok(false)).len(), 1);
 }
 
