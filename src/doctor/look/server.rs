@@ -279,7 +279,7 @@ fn units(places: &Directories) -> Option<Units> {
     let runs = Path::new("/run/systemd/system").is_dir();
     (is_theirs && runs).then_some(())?;
     let ask = |verb: &str, unit: &str| -> Option<String> {
-        let output = Command::new("systemctl").args([verb, unit]).output().ok()?;
+        let output = Command::new("/usr/bin/systemctl").args([verb, unit]).output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|state| !state.is_empty())
     };
     Some(Units {

@@ -169,7 +169,7 @@ pub(super) fn directories(facts: &Facts) -> Vec<Finding> {
                         format!("run: chown -R {user} {path}"),
                     ));
                 }
-                if directory.role == Role::Configuration && place.mode & 0o007 != 0 {
+                if directory.role == Role::Configuration && place.mode & 0o004 != 0 {
                     findings.push(Finding::warning(
                         format!(
                             "{path} has mode {:04o}: every user may look at the names of clients",
