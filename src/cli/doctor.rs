@@ -197,7 +197,9 @@ fn wrapped(text: &str, margin: usize, style: Style) -> String {
 
 /// A character, or its name where a terminal would obey it.
 fn printable(character: char) -> Box<dyn Iterator<Item = char>> {
-    match character.is_control() {
+    let is_obeyed = character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    match is_obeyed {
         true => Box::new(character.escape_default()),
         false => Box::new(std::iter::once(character)),
     }

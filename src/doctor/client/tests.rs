@@ -114,9 +114,9 @@ fn a_method_without_effect_is_a_problem_unless_another_has_one() {
         |knocks: &[(Method, Knocked)]| complaints(&Facts { knocks: Some(knocks.to_vec()), ..healthy() });
     let opened = (Method::Sequence, Knocked::Opened(Duration::from_millis(3)));
     let closed = (Method::Spa, Knocked::Closed(false));
-    assert_eq!(knocks(&[opened.clone()]), [""; 0]);
+    assert_eq!(knocks(std::slice::from_ref(&opened)), [""; 0]);
     assert_eq!(
-        knocks(&[closed.clone()]),
+        knocks(std::slice::from_ref(&closed)),
         ["knock problem: spa had no effect: the port still gives no answer"]
     );
     assert_eq!(

@@ -194,7 +194,8 @@ fn judged(chain: &Chain) -> Option<Finding> {
     let Chain { family, table, name, hook, priority, drops, .. } = chain;
     let whose = whose(chain);
     // firewalld rejects by a last rule in place of a policy.
-    if !drops && !(whose == Whose::Firewalld && *hook == Hook::Input) {
+    let rejects = whose == Whose::Firewalld && *hook == Hook::Input;
+    if !drops && !rejects {
         return None;
     }
     let hook = match hook {
