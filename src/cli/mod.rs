@@ -139,6 +139,14 @@ struct Completions {
     shell: clap_complete::Shell,
 }
 
+impl Completions {
+    fn run(self) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command(), "knockd-rs", &mut script);
+        exit::print(String::from_utf8_lossy(&script).trim_end())
+    }
+}
+
 /// Carries out what the arguments say.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -196,11 +204,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Worker => daemon::worker(),
-        Command::Completions(Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command(), "knockd-rs", &mut script);
-            exit::print(String::from_utf8_lossy(&script).trim_end())
-        }
+        Command::Completions(args) => args.run(),
     };
     exit::code(done)
 }

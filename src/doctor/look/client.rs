@@ -11,16 +11,15 @@ use rustix::net::sockopt;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::client::counter;
-use crate::client::knock::{Knocker, Way as By};
-use crate::client::sequence::{Style, Tempo};
-use crate::client::store::{Dirs, load_server};
+use crate::client::knock::Knocker;
+use crate::client::server::Server as Known;
+use crate::client::store::Dirs;
 use crate::clock::{self, Clocks, RELEASED};
 use crate::doctor::client::{Clock, Datagram, Facts, Knocked, Server, Tried, Way};
-use crate::enrol::Enrolment;
 use crate::files;
 use crate::grant::Uses;
 use crate::knock::{Ask, Method, Op};
-use crate::text::{Protocol, ServerName};
+use crate::text::ServerName;
 use crate::time::ClockTrust;
 
 /// How long the port may take to answer who has not knocked.
@@ -32,9 +31,9 @@ const EFFECT: Duration = Duration::from_secs(8);
 /// time with one that works.
 #[must_use]
 pub fn look(dirs: &Dirs, name: &ServerName, with_knocks: bool) -> Facts {
-    let enrolment = load_server(dirs, name);
-    let server = match &enrolment {
-        Ok(enrolment) => Ok(server(dirs, name, enrolment)),
+    let known = Known::load(dirs, name);
+    let server = match &known {
+        Ok(known) => Ok(server(known)),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     };
     let (ahead, store) = match counter::look(dirs, name, clock::wall()) {
@@ -42,8 +41,8 @@ pub fn look(dirs: &Dirs, name: &ServerName, with_knocks: bool) -> Facts {
         Err(error) => (Vec::new(), Err(error.to_string())),
     };
     let ways = server.as_ref().map_or_else(|_| Err(String::new()), ways);
-    let knocks = match (&enrolment, &server) {
-        (Ok(enrolment), Ok(server)) if with_knocks => Some(knocks(dirs, name, enrolment, server)),
+    let knocks = match (&known, &server) {
+        (Ok(known), Ok(server)) if with_knocks => Some(knocks(known, server.visible())),
         _ => None,
     };
     Facts {
@@ -58,14 +57,14 @@ pub fn look(dirs: &Dirs, name: &ServerName, with_knocks: bool) -> Facts {
     }
 }
 
-fn server(dirs: &Dirs, name: &ServerName, enrolment: &Enrolment) -> Server {
-    let access = &enrolment.access;
+fn server(known: &Known) -> Server {
+    let access = known.access();
     Server {
-        file: dirs.server_file(name).display().to_string(),
+        file: known.dirs.server_file(&known.name).display().to_string(),
         host: access.host.to_string(),
         port: access.port,
         profile: access.profile.to_string(),
-        methods: match enrolment.private_key {
+        methods: match known.enrolment.private_key {
             Some(_) => access.methods.clone(),
             None => vec![Method::Cert],
         },
@@ -156,39 +155,35 @@ fn connection(to: SocketAddr) -> Tried {
 }
 
 /// What real knocks come to. Each method is tried at a closed port: what one has opened, a further knock closes before
-/// the next one, and where that cannot be, no other is tried.
-fn knocks(dirs: &Dirs, name: &ServerName, enrolment: &Enrolment, server: &Server) -> Vec<(Method, Knocked)> {
-    const OPEN: &str = "the port is open without it, so that its effect would not show";
-    let Some(port) = server.visible() else { return Vec::new() };
-    let ask = Ask { uses: Some(Uses::Once), ..Ask::everything() };
+/// the next one, and where that cannot be, no other is tried. Certificates are left out: they may ask for a passphrase.
+fn knocks(known: &Known, port: Option<u16>) -> Vec<(Method, Knocked)> {
+    let Some(port) = port else { return Vec::new() };
     let mut outcomes = Vec::new();
-    for (method, by) in ways_to_knock(server) {
-        let outcome = match Knocker::new(dirs, name, enrolment, clock::wall) {
+    for way in known.ways(None) {
+        let method = way.method();
+        let outcome = match Knocker::new(known, clock::wall) {
             Ok(mut knocker) => {
-                let is_open =
-                    |address: &SocketAddr| connection(SocketAddr::new(address.ip(), port)) == Tried::Open;
-                if knocker.addresses.iter().any(is_open) {
-                    Knocked::Untried(OPEN)
-                } else {
-                    knocker.way = by;
-                    // SYNs and sequences by the time cannot say how many connections they ask for.
-                    let says = matches!(method, Method::Spa | Method::Sequence);
-                    let ask = if says { ask.clone() } else { Ask::everything() };
-                    effect(&mut knocker, &ask, port)
-                }
+                knocker.way = way;
+                effect(&mut knocker, method, port)
             }
             Err(error) => Knocked::Failed(error.to_string()),
         };
         if matches!(outcome, Knocked::Opened(_)) {
-            close(dirs, name, enrolment, server);
+            close(known);
         }
         outcomes.push((method, outcome));
     }
     outcomes
 }
 
-fn effect(knocker: &mut Knocker<'_>, ask: &Ask, port: u16) -> Knocked {
-    match knocker.knock_and_wait(ask, port, EFFECT) {
+fn effect(knocker: &mut Knocker<'_>, method: Method, port: u16) -> Knocked {
+    let is_open = |address: &SocketAddr| connection(SocketAddr::new(address.ip(), port)) == Tried::Open;
+    if knocker.addresses.iter().any(is_open) {
+        return Knocked::Untried("the port is open without it, so that its effect would not show");
+    }
+    // SYNs and sequences by the time cannot say how many connections they ask for.
+    let uses = matches!(method, Method::Spa | Method::Sequence).then_some(Uses::Once);
+    match knocker.knock_and_wait(&Ask { uses, ..Ask::everything() }, port, EFFECT) {
         Ok(Ok(opened)) => Knocked::Opened(opened.after),
         Ok(Err(closed)) => Knocked::Closed(closed.refused),
         Err(error) => Knocked::Failed(error.to_string()),
@@ -196,25 +191,12 @@ fn effect(knocker: &mut Knocker<'_>, ask: &Ask, port: u16) -> Knocked {
 }
 
 /// Ends what a try has opened, by a method that can say so.
-fn close(dirs: &Dirs, name: &ServerName, enrolment: &Enrolment, server: &Server) {
-    let by = ways_to_knock(server)
-        .into_iter()
-        .find(|(method, _)| matches!(method, Method::Spa | Method::Sequence));
-    if let (Some((_, by)), Ok(mut knocker)) = (by, Knocker::new(dirs, name, enrolment, clock::wall)) {
-        knocker.way = by;
+fn close(known: &Known) {
+    let can_close = |method| matches!(method, Method::Spa | Method::Sequence);
+    let way = known.ways(None).into_iter().find(|way| can_close(way.method()));
+    if let (Some(way), Ok(mut knocker)) = (way, Knocker::new(known, clock::wall)) {
+        knocker.way = way;
         // A grant that is left ends by itself; the next method's try sees whether the port is closed.
         let _ = knocker.knock(&Ask { op: Op::Close, ..Ask::everything() });
     }
-}
-
-/// The methods of this client that this program can knock by without asking for a passphrase.
-fn ways_to_knock(server: &Server) -> Vec<(Method, By)> {
-    let style = Style { carrier: Protocol::Tcp, tempo: Tempo::Usual };
-    let all = [
-        (Method::Spa, By::Spa),
-        (Method::Sequence, By::Sequence(style)),
-        (Method::Syn, By::Syn),
-        (Method::Totp, By::Totp),
-    ];
-    all.into_iter().filter(|(method, _)| server.methods.contains(method)).collect()
 }
