@@ -48,7 +48,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // The client: of the daemon it knows no more than what both sides must agree on.
     ("client", "clock config crypto enrol files frame knock session sys text time x509"),
     // Diagnosis: looks at everything, and is named by the command line alone.
-    ("doctor", "client clock config control enrol files grant knock nft privsep profile sys text time x509"),
+    ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
     ("fuzzing", "config knock nft profile state x509"),
     // Above all; named by main alone.
