@@ -50,6 +50,7 @@ pub mod x509;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod doctor;
 
 /// Ways into private parsers for `tests/fuzz`.
 #[cfg(all(feature = "fuzzing", feature = "daemon"))]

@@ -56,6 +56,18 @@ pub(crate) fn packet_interface(fd: BorrowedFd<'_>) -> io::Result<i32> {
     }
 }
 
+/// Takes this thread to a network namespace of its own, with no interface but a loopback that is down; the namespace ends
+/// with the thread and what it started.
+///
+/// # Errors
+/// What `unshare(2)` answered: `EPERM` without `CAP_SYS_ADMIN`.
+#[cfg(feature = "daemon")]
+pub(crate) fn leave_network() -> io::Result<()> {
+    // SAFETY: what is unshared is the network namespace; the descriptors that other threads rely on stay shared.
+    let left = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) };
+    Ok(left?)
+}
+
 /// The supplementary groups of the process at the other end of a unix socket (`SO_PEERGROUPS`, Linux 4.13): what
 /// the kernel knew when it connected.
 ///

@@ -47,12 +47,14 @@ const MAY_USE: &[(&str, &str)] = &[
     ("ca", "files text time x509"),
     // The client: of the daemon it knows no more than what both sides must agree on.
     ("client", "clock config crypto enrol files frame knock session sys text time x509"),
+    // Diagnosis: looks at everything, and is named by the command line alone.
+    ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
     ("fuzzing", "config knock nft profile state x509"),
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto enrol files grant knock log privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -67,6 +69,10 @@ const PAIRS: &[(&str, &str, &str)] = &[
 /// Pure: no I/O, no clock, no log, no `unsafe`. A directory is all of its files.
 const PURE: &[&str] = &[
     "crypto/",
+    "doctor/client.rs",
+    "doctor/client/",
+    "doctor/finding.rs",
+    "doctor/server/",
     "frame.rs",
     "frame/",
     "grant/",
@@ -95,6 +101,7 @@ const PURE: &[&str] = &[
 /// Files that say `#![forbid(unsafe_code)]`: what is pure says it at its root, and so does what might be tempted.
 const FORBID_UNSAFE: &[&str] = &[
     "crypto/mod.rs",
+    "doctor/mod.rs",
     "frame.rs",
     "grant/mod.rs",
     "knock/mod.rs",

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use knockd_rs::capture::Miss;
 use knockd_rs::cli::{self, EXIT_CODES};
+use knockd_rs::doctor;
 use knockd_rs::frame::Refused;
 use knockd_rs::knock::Drop;
 use knockd_rs::privsep::counters;
@@ -187,6 +188,15 @@ fn the_published_ports_of_totp_are_those_that_are_tested() {
         let (first, second) = vector[name].split_at(32);
         assert!(printed.contains(&format!("{first} {second}")), "{name} is not in knockd-rs-protocol(7)");
     }
+}
+
+#[test]
+fn every_check_of_the_doctor_is_explained_in_its_order_and_no_other() {
+    let listed = |heading| items(&section(DAEMON, ".Ss", heading)).into_iter().map(|(head, _)| head);
+    let client = doctor::client::CHECKS.iter().map(|check| check.name);
+    assert!(listed("Checks of a client").eq(client), "the client's checks");
+    let server = doctor::server::CHECKS.iter().map(|check| check.name);
+    assert!(listed("Checks of a server").eq(server), "the server's checks");
 }
 
 #[test]

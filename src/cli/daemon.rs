@@ -9,9 +9,9 @@ use super::Failure;
 use super::door::unit_troubles;
 use super::exit::{print, warn};
 use crate::config::{self, LogFormat, SERVER_KEY, make_keys_if_missing};
+use crate::doctor::look::server::certificate_troubles;
 use crate::privsep::{self, Directories, Ended};
-use crate::x509::chain::{Authorities, Numbers};
-use crate::{clock, state, x509};
+use crate::state;
 
 /// The directories of an installation.
 #[derive(Debug, Args)]
@@ -104,22 +104,6 @@ impl Check {
         ))?;
         Ok(())
     }
-}
-
-/// What is wrong with the files of the authorities, which the daemon leaves to its worker to read.
-fn certificate_troubles(loaded: &config::Configuration) -> Vec<String> {
-    let Some(authority) = &loaded.certificates.authority else { return Vec::new() };
-    let all = |files: &[Vec<u8>], read: fn(&[u8]) -> Vec<Vec<u8>>| -> Vec<Vec<u8>> {
-        files.iter().flat_map(|file| read(file)).collect()
-    };
-    let (authorities, mut troubles) = Authorities::new(
-        &all(&loaded.trust.authorities, x509::certificates),
-        &all(&loaded.trust.lists, x509::revocation_lists),
-        &Numbers::new(),
-        authority.crl_grace.duration(),
-    );
-    troubles.extend(authorities.troubles(clock::wall()).into_iter().map(|(_, trouble)| trouble));
-    troubles
 }
 
 /// Make the server's keys if there are none. `run` and `profile add` do it by themselves.

@@ -14,6 +14,7 @@ mod control;
 mod crl_fetch;
 #[cfg(feature = "daemon")]
 mod daemon;
+mod doctor;
 #[cfg(feature = "daemon")]
 mod door;
 #[cfg(feature = "daemon")]
@@ -65,6 +66,8 @@ Examples:
   On the client:
     knockd-rs import laptop.knock                 learn about the server
     knockd-rs knock myserver -- ssh myserver      knock, then connect
+  Where something does not work:
+    knockd-rs doctor myserver                     on the client; without a name, as root, on the server
 
 Manual: knockd-rs(8), knockd-rs.toml(5), knockd-rs-profile(5), knockd-rs-protocol(7)";
 
@@ -118,6 +121,7 @@ enum Command {
     CrlFetch(crl_fetch::CrlFetch),
     #[cfg(feature = "daemon")]
     Door(door::Door),
+    Doctor(doctor::Doctor),
     #[cfg(feature = "daemon")]
     Init(daemon::Init),
     #[cfg(feature = "daemon")]
@@ -133,6 +137,14 @@ enum Command {
 struct Completions {
     /// Which shell.
     shell: clap_complete::Shell,
+}
+
+impl Completions {
+    fn run(self) -> Result<(), Failure> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command(), "knockd-rs", &mut script);
+        exit::print(String::from_utf8_lossy(&script).trim_end())
+    }
 }
 
 /// Carries out what the arguments say.
@@ -185,17 +197,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::CrlFetch(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Door(args) => args.run(),
+        Command::Doctor(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Init(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Run(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Worker => daemon::worker(),
-        Command::Completions(Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command(), "knockd-rs", &mut script);
-            exit::print(String::from_utf8_lossy(&script).trim_end())
-        }
+        Command::Completions(args) => args.run(),
     };
     exit::code(done)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ pub fn take_step(
 /// As [`take`].
 pub(super) fn turn(dirs: &Dirs, server: &ServerName) -> Result<File, FileError> {
     make_private_dir(&dirs.state)?;
-    locked(&dirs.turn_file(server))
+    locked(&dirs.turn_file(server), OFlags::CREATE)
 }
 
 /// Hands what the file holds to `next`, and writes down what that returns first, if anything: all of it under a lock,
@@ -154,7 +154,7 @@ fn advance<T>(
 ) -> Result<T, FileError> {
     make_private_dir(&dirs.state)?;
     let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
-    let file = locked(path)?;
+    let file = locked(path, OFlags::CREATE)?;
     let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
     let Some(number) = number else { return Ok(taken) };
     // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
@@ -167,10 +167,10 @@ fn advance<T>(
     Ok(taken)
 }
 
-/// Opens the file, makes it where it is missing, and locks it until it is closed.
-fn locked(path: &Path) -> Result<File, FileError> {
+/// Opens a file of a counter, checks it and locks it.
+fn locked(path: &Path, how: OFlags) -> Result<File, FileError> {
     let fault = |fault: FileFault| FileError { path: path.to_owned(), fault };
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = how | OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| fault(errno.into()))?;
     let stat = fs::fstat(&file).map_err(|errno| fault(errno.into()))?;
     if !FileType::from_raw_mode(stat.st_mode).is_file() {
@@ -183,6 +183,32 @@ fn locked(path: &Path) -> Result<File, FileError> {
     let file = File::from(file);
     lock(&file).map_err(fault)?;
     Ok(file)
+}
+
+/// The counters of a server that are farther ahead of the clock than the server allows, and by how much. Takes none.
+///
+/// # Errors
+/// [`FileError`] when a file that is there could not be used for a knock.
+pub fn look(dirs: &Dirs, server: &ServerName, now: Timestamp) -> Result<Vec<(PathBuf, Duration)>, FileError> {
+    let files = [
+        dirs.counter_file(server),
+        dirs.sequence_counter_file(server),
+        dirs.slot_file(server),
+        dirs.step_file(server),
+    ];
+    let mut ahead = Vec::new();
+    for path in files {
+        let file = match locked(&path, OFlags::empty()) {
+            Err(error) if error.is_missing() => continue,
+            other => other?,
+        };
+        let held = stored(&file).map_err(|error| FileError { path: path.clone(), fault: error.into() })?;
+        if let Stored::Last(last) = held {
+            ahead.push((path, last.since(now)));
+        }
+    }
+    ahead.retain(|(_, by)| *by > FAR_AHEAD);
+    Ok(ahead)
 }
 
 enum Stored {

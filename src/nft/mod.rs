@@ -10,6 +10,7 @@ mod elem;
 mod entry;
 mod error;
 mod forward;
+mod inspect;
 mod link;
 mod lockout;
 mod overlap;
@@ -26,6 +27,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use error::FirewallError;
+pub use inspect::{BaseChain, FoundTable, Hook, base_chains, found_table, model};
 pub use sets::{AdminSets, SetName, SetNames};
 pub use table::{Owner, Ownership, Table, TableOptions};
 

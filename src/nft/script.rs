@@ -185,7 +185,7 @@ fn ports(ports: PortRange) -> String {
 /// Runs `nft -f -` in this thread's network namespace and waits for it.
 pub(super) fn load(script: &str) -> Result<(), FirewallError> {
     let failed = |error: io::Error| FirewallError::Kernel { doing: "run nft".to_owned(), error };
-    let mut child = spawn()?;
+    let mut child = nft(&["-f", "-"], Stdio::null)?;
     let input = child.stdin.take();
     let said = thread::scope(|scope| {
         // In a thread of its own, lest nft block on a full pipe of messages while we block on its input.
@@ -209,11 +209,12 @@ pub(super) fn load(script: &str) -> Result<(), FirewallError> {
     }
 }
 
-fn spawn() -> Result<Child, FirewallError> {
+/// Starts the `nft` of the system in this thread's network namespace, with pipes to talk to it by.
+pub(super) fn nft(arguments: &[&str], output: fn() -> Stdio) -> Result<Child, FirewallError> {
     for program in ["/usr/sbin/nft", "/sbin/nft"] {
         let mut command = Command::new(program);
-        command.args(["-f", "-"]).env_clear().env("LC_ALL", "C").current_dir("/");
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(arguments).env_clear().env("LC_ALL", "C").current_dir("/");
+        command.stdin(Stdio::piped()).stdout(output()).stderr(Stdio::piped());
         match command.spawn() {
             Ok(child) => return Ok(child),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),

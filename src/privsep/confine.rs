@@ -74,6 +74,21 @@ pub fn confine(writable: &[&Path], receiving: &[BorrowedFd<'_>]) -> Result<Confi
     Ok(confinement)
 }
 
+/// Tries the confinement out, on a thread that keeps it to itself and ends with it.
+///
+/// # Errors
+/// [`ConfineError`], as the worker would meet it.
+pub fn try_out() -> Result<Landlock, ConfineError> {
+    let step = |name| move |source: io::Error| ConfineError::Step { name, source };
+    let tried = std::thread::spawn(move || {
+        set_no_new_privs(true).map_err(|error| step("setting no_new_privs")(error.into()))?;
+        let confinement = restrict_files(&[])?;
+        syscalls::restrict(&[]).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
+        Ok(confinement.landlock)
+    });
+    tried.join().unwrap_or_else(|_| Err(step("starting a thread")(io::ErrorKind::Other.into())))
+}
+
 /// Capabilities and Landlock hold for the calling thread only: another one would keep everything.
 fn alone() -> Result<(), ConfineError> {
     let tasks = std::fs::read_dir("/proc/self/task")

@@ -1,0 +1,12 @@
+//! The edge of the diagnosis: what is so on this machine, gathered and not judged.
+
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "daemon")]
+mod disk;
+#[cfg(feature = "daemon")]
+mod process;
+#[cfg(feature = "daemon")]
+pub mod server;
+#[cfg(feature = "daemon")]
+mod sockets;
