@@ -41,6 +41,7 @@ pub mod config;
 pub mod crypto;
 pub mod enrol;
 pub mod files;
+pub mod passphrase;
 pub mod profile;
 pub mod text;
 pub mod time;

@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("session", "text"),
     ("files", ""),
     ("notify", ""),
+    ("passphrase", "files"),
     ("sys", ""),
     // A packet's way.
     ("crypto", "text"),

@@ -1,4 +1,4 @@
-//! `keygen`, `import`, `knock`: the client's side of the command line.
+//! `keygen`, `knock`: the client's side of the command line.
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
@@ -13,12 +13,12 @@ use super::identity::CertificateFiles;
 use crate::client::knock::{Knocker, Opened, StillClosed, Way};
 use crate::client::sequence::{Style, Tempo};
 use crate::client::server::Server;
-use crate::client::store::{Dirs, save_server};
+use crate::client::store::Dirs;
 use crate::clock;
 use crate::config::ConfigError;
 use crate::crypto::{KeyPair, Secret};
-use crate::enrol::{Access, Enrolment, Host, load_bundle};
-use crate::files::{self, Existing, FileFault, Private};
+use crate::enrol::{Access, Enrolment};
+use crate::files::{self, Private};
 use crate::grant::{Session, Uses};
 use crate::knock::{Ask, MAX_ENTRIES, Method, Op, Target, Wanted, service_tag};
 use crate::profile::Opens;
@@ -379,70 +379,6 @@ fn show_progress(done: usize, all: usize) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Learn about a server from the bundle that its administrator made.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  knockd-rs import laptop.knock
-  knockd-rs import laptop.knock --name home --host 203.0.113.5
-  knockd-rs import laptop.knock --private-key ~/laptop.key     strict way: the key was made by `keygen`")]
-pub(super) struct Import {
-    /// The bundle.
-    file: PathBuf,
-    /// What to call the server here.
-    #[arg(long)]
-    name: Option<ServerName>,
-    /// Where to send knocks, in place of what the bundle says.
-    #[arg(long)]
-    host: Option<Host>,
-    /// The private key that `keygen` made, for a bundle that holds none.
-    #[arg(long, value_name = "FILE")]
-    private_key: Option<PathBuf>,
-    #[command(flatten)]
-    certificate: CertificateFiles,
-    /// Replace what is known of a server of this name.
-    #[arg(long)]
-    force: bool,
-}
-
-impl Import {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let bundle = load_bundle(&self.file).map_err(|errors| broken(&errors))?;
-        let own = self.private_key.as_deref().map(read_key).transpose()?;
-        let name = self.name.unwrap_or_else(|| bundle.server.clone());
-        let mut enrolment: Enrolment =
-            bundle.into_enrolment(own).map_err(|error| Failure::Broken(vec![error.to_string()]))?;
-        if let Some(host) = self.host {
-            enrolment.access.host = host;
-        }
-        if let Some(files) = self.certificate.named()? {
-            self.certificate.load(&files)?;
-            enrolment.certificate = Some(files);
-        }
-        let existing = if self.force { Existing::Replace } else { Existing::Refuse };
-        let path = save_server(&dirs()?, &name, &enrolment, existing).map_err(|error| match error.fault {
-            FileFault::Exists => Failure::Failed(format!(
-                "a server `{name}` is known already; --name gives this one another name, --force replaces that one"
-            )),
-            _ => Failure::Failed(error.to_string()),
-        })?;
-        let Access { host, port, profile, server_key, open, .. } = &enrolment.access;
-        let open: Vec<String> = open.iter().map(ToString::to_string).collect();
-        print(&format!(
-            "{name}: {host}, UDP port {port}, as {profile}, server key {}",
-            server_key.fingerprint()
-        ))?;
-        print(&format!("  opens {}", open.join(" ")))?;
-        print(&format!(
-            "  kept in {}; the bundle is not needed any more: rm {}",
-            path.display(),
-            self.file.display()
-        ))?;
-        print(&format!("next: knockd-rs knock {name}"))?;
-        Ok(())
-    }
-}
-
 /// Make a key pair on the client, so that the private key never leaves it.
 ///
 /// Prints the public key, for `knockd-rs profile add NAME --public-key KEY` on the server.
@@ -472,7 +408,7 @@ impl Keygen {
     }
 }
 
-fn read_key(path: &std::path::Path) -> Result<Secret<32>, Failure> {
+pub(super) fn read_key(path: &std::path::Path) -> Result<Secret<32>, Failure> {
     let rules = files::Rules { forbidden: 0o177, mode: 0o600, owners: files::own_owners(), limit: 4096 };
     let text = files::read_text(path, &rules).map_err(|error| Failure::Broken(vec![error.to_string()]))?;
     Secret::from_base64(text.trim()).map_err(|error| {

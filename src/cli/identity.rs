@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::client::cert::Identity;
-use crate::client::passphrase;
 use crate::enrol::OwnCertificate;
 use crate::files::{self, Rules};
+use crate::passphrase;
 use crate::x509::keystore::{self, KeyError};
 
 /// The longest file of keys and certificates.
@@ -30,7 +30,7 @@ pub(super) struct CertificateFiles {
     pkcs12: Option<PathBuf>,
     /// The file whose first line opens the key; else it is asked for.
     #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
+    pub(super) passphrase_file: Option<PathBuf>,
 }
 
 impl CertificateFiles {

@@ -1,5 +1,6 @@
 //! The command line: one typed struct for each subcommand, and [`run`], the only match over all of them.
 
+mod bundle;
 #[cfg(feature = "daemon")]
 mod ca;
 #[cfg(feature = "daemon")]
@@ -26,10 +27,14 @@ mod explain;
 mod hook;
 #[cfg(feature = "client")]
 mod identity;
+#[cfg(feature = "client")]
+mod import;
 #[cfg(feature = "daemon")]
 mod profile;
 #[cfg(feature = "client")]
 mod sequence;
+#[cfg(feature = "client")]
+mod servers;
 #[cfg(feature = "client")]
 mod ssh_config;
 #[cfg(feature = "daemon")]
@@ -82,7 +87,9 @@ enum Command {
     #[cfg(feature = "client")]
     Totp(totp::Totp),
     #[cfg(feature = "client")]
-    Import(client::Import),
+    Import(import::Import),
+    #[cfg(feature = "client")]
+    Servers(servers::Servers),
     #[cfg(feature = "client")]
     Keygen(client::Keygen),
     #[cfg(feature = "client")]
@@ -129,6 +136,8 @@ enum Command {
     #[cfg(feature = "daemon")]
     #[command(hide = true)]
     Worker,
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     Completions(Completions),
 }
 
@@ -161,6 +170,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Totp(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Import(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Servers(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Keygen(args) => args.run(),
         #[cfg(feature = "client")]
@@ -204,6 +215,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Worker => daemon::worker(),
+        Command::Bundle(command) => command.run(),
         Command::Completions(args) => args.run(),
     };
     exit::code(done)

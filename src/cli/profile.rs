@@ -1,15 +1,16 @@
 //! `profile add | list | show | remove`: the clients of this server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::Failure;
+use super::bundle::{Forms, Protect, carry};
 use super::daemon::{Places, init};
 use super::exit::print;
 use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
-use crate::enrol::{Access, Bundle, Host, save_bundle};
+use crate::enrol::{Access, Bundle, Carried, Host, save_carried};
 use crate::grant::Uses;
 use crate::profile::{Method, NewPlain, NewProfile, Opens, remove_profile, write_plain, write_profile};
 use crate::text::{Network, PortRange, ProfileName, ServerName, Span};
@@ -38,11 +39,15 @@ impl Profile {
 ///
 /// Without --public-key the server makes the client's key pair and puts both halves into the bundle, which is
 /// secret then. With it the bundle holds no private key; see `knockd-rs keygen`.
+///
+/// With --qr, --uri or --png the bundle is shown in that form, and in no file unless --out names one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   knockd-rs profile add laptop --open tcp/22
   knockd-rs profile add phone --open ssh --open udp/51820 --host vpn.example.org --many
+  knockd-rs profile add tablet --open tcp/443 --qr --passphrase
+  ssh root@server knockd-rs profile add laptop --open tcp/22 --uri | knockd-rs import -
   knockd-rs profile add alice --open tcp/22 --public-key kzHlnvzm4iFRnA8ol8mM6ZW4WYVZ7aTPoM7CYzyD+kM=")]
 pub(super) struct Add {
     /// The client's name: a-z, 0-9, `.`, `_`, `-`.
@@ -79,11 +84,15 @@ pub(super) struct Add {
     no_psk: bool,
     /// Knock by this fixed sequence alone, such as tcp/7000,udp/8000,tcp/6000: replayable, without keys or bundle.
     #[arg(long, value_name = "PORTS", value_delimiter = ',',
-          conflicts_with_all = ["public_key", "host", "server", "max_duration", "other_address", "no_psk", "method", "out"])]
+          conflicts_with_all = ["public_key", "host", "server", "max_duration", "other_address", "no_psk", "method", "out", "Forms", "Protect"])]
     plain: Vec<PortRange>,
-    /// Where to write the bundle; NAME.knock otherwise.
+    /// Where to write the bundle; NAME.knock otherwise, unless it is shown in another form.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    forms: Forms,
+    #[command(flatten)]
+    protect: Protect,
     #[command(flatten)]
     places: Places,
 }
@@ -95,24 +104,19 @@ impl Add {
         if !self.plain.is_empty() {
             return self.add_plain(&config);
         }
-        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.knock", self.name)));
-        if out.symlink_metadata().is_ok() {
-            return Err(Failure::Failed(format!(
-                "{} is there already; choose another name with --out",
-                out.display()
-            )));
-        }
+        let out = self.out()?;
+        self.forms.check()?;
         let own =
             if self.public_key.is_none() { Some(KeyPair::from_seed(*random()?.expose())) } else { None };
         let Some(public_key) = self.public_key.or(own.as_ref().map(KeyPair::public)) else {
             return Err(Failure::Failed("there is no key".into()));
         };
-        let psk = if self.no_psk { None } else { Some(random()?) };
         let host = host_or_own(self.host.as_ref())?;
         let server = server_or(self.server.as_ref(), &host)?;
+        let passphrase = self.protect.read()?;
         let profile = NewProfile {
             public_key,
-            psk: psk.clone(),
+            psk: if self.no_psk { None } else { Some(random()?) },
             open: self.open.clone(),
             duration: self.duration,
             max_duration: self.max_duration,
@@ -122,23 +126,53 @@ impl Add {
         };
         let path = write_profile(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        let secret = own.is_some();
-        let bundled = self.bundle(server, host, psk, own).and_then(|bundle| {
-            save_bundle(&out, &bundle).map_err(|error| Failure::Failed(error.to_string()))
-        });
-        if let Err(failure) = bundled {
+        let handed = bundle_of(&self.places, &self.name, server, host, own.as_ref())
+            .and_then(|bundle| carry(bundle, passphrase))
+            .and_then(|carried| self.hand_over(out.as_deref(), &carried));
+        if let Err(failure) = handed {
             // Without its bundle the client can never knock, and the name would be taken.
             let _ = remove_profile(&self.places.config_dir, &self.name);
             return Err(failure);
         }
+        self.tell(&path, out.as_deref(), own.is_some())
+    }
+
+    /// The file that the bundle is written to, if it is to be in one.
+    fn out(&self) -> Result<Option<PathBuf>, Failure> {
+        let out = match &self.out {
+            None if self.forms.is_any() => return Ok(None),
+            None => PathBuf::from(format!("{}.knock", self.name)),
+            Some(out) => out.clone(),
+        };
+        if out.symlink_metadata().is_ok() {
+            return Err(Failure::Failed(format!(
+                "{} is there already; choose another name with --out",
+                out.display()
+            )));
+        }
+        Ok(Some(out))
+    }
+
+    fn hand_over(&self, out: Option<&Path>, carried: &Carried) -> Result<(), Failure> {
+        if let Some(out) = out {
+            save_carried(out, carried).map_err(|error| Failure::Failed(error.to_string()))?;
+        }
+        self.forms.hand_over(carried).inspect_err(|_| {
+            // A bundle of a profile that is taken back opens nothing.
+            let _ = out.map(std::fs::remove_file);
+        })
+    }
+
+    fn tell(&self, path: &Path, out: Option<&Path>, secret: bool) -> Result<(), Failure> {
         let secret = if secret { "; it holds the client's private key: move it, do not copy it" } else { "" };
-        print(&format!("made {}", path.display()))?;
-        print(&format!("made {} for {}{secret}", out.display(), self.name))?;
-        print(&format!(
-            "next: on the client `knockd-rs import {}`; here `knockd-rs reload` if the daemon runs",
-            out.display()
-        ))?;
-        Ok(())
+        self.forms.say(&format!("made {}", path.display()))?;
+        if let Some(out) = out {
+            self.forms.say(&format!("made {} for {}{secret}", out.display(), self.name))?;
+        }
+        self.forms.say(&format!(
+            "next: on the client {}; here `knockd-rs reload` if the daemon runs",
+            self.forms.next(out)
+        ))
     }
 
     /// A profile without keys, whose client has nothing to import.
@@ -162,35 +196,39 @@ impl Add {
             ports.join(" ")
         ))
     }
+}
 
-    /// The bundle, from the profile as it reads back: services resolved, ports merged.
-    fn bundle(
-        &self,
-        server: ServerName,
-        host: Host,
-        psk: Option<Secret<32>>,
-        own: Option<KeyPair>,
-    ) -> Result<Bundle, Failure> {
-        let config = load(&self.places)?;
-        let profile = find(&config, &self.name)?;
-        let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
-        let access = Access {
-            host,
-            port: config.settings.capture.port,
-            profile: self.name.clone(),
-            server_key: config.server.public(),
-            gate_key: config.gate.clone(),
-            psk,
-            open: profile.open.clone(),
-            services: services.collect(),
-            methods: profile.methods.clone(),
-            totp_ports: profile.totp_ports,
-            sequence: config.settings.sequence.clone(),
-            duration: Some(profile.duration),
-            max_duration: Some(profile.max_duration),
-        };
-        Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
+/// A profile's bundle, from the profile as it reads back: services resolved, ports merged. Without the client's own key
+/// it is the strict one, which is all that the server can give later.
+fn bundle_of(
+    places: &Places,
+    name: &ProfileName,
+    server: ServerName,
+    host: Host,
+    own: Option<&KeyPair>,
+) -> Result<Bundle, Failure> {
+    let config = load(places)?;
+    let profile = find(&config, name)?;
+    if profile.public_key.is_none() {
+        return Err(Failure::Failed(format!("{name} knocks without keys, so there is no bundle for it")));
     }
+    let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
+    let access = Access {
+        host,
+        port: config.settings.capture.port,
+        profile: name.clone(),
+        server_key: config.server.public(),
+        gate_key: config.gate.clone(),
+        psk: profile.has_psk().then(|| profile.psk.clone()),
+        open: profile.open.clone(),
+        services: services.collect(),
+        methods: profile.methods.clone(),
+        totp_ports: profile.totp_ports,
+        sequence: config.settings.sequence.clone(),
+        duration: Some(profile.duration),
+        max_duration: Some(profile.max_duration),
+    };
+    Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
 }
 
 /// List the profiles.
@@ -215,17 +253,33 @@ impl List {
     }
 }
 
-/// Show what a profile allows.
+/// Show what a profile allows, or its bundle.
+///
+/// With --qr, --uri or --png it is the bundle that is shown, without the private key, which the server has not: the
+/// client adds its own by `import --private-key`.
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Which.
     name: ProfileName,
+    #[command(flatten)]
+    forms: Forms,
+    #[command(flatten)]
+    protect: Protect,
+    /// The name or address in the bundle that the client sends knocks to; this machine's name otherwise.
+    #[arg(long, requires = "Forms")]
+    host: Option<Host>,
+    /// What the client calls this server, in the bundle; the host otherwise.
+    #[arg(long, value_name = "NAME", requires = "Forms")]
+    server: Option<ServerName>,
     #[command(flatten)]
     places: Places,
 }
 
 impl Show {
     fn run(self) -> Result<(), Failure> {
+        if self.forms.is_any() {
+            return self.bundle();
+        }
         let config = load(&self.places)?;
         let profile = find(&config, &self.name)?;
         let join = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(" ") };
@@ -259,6 +313,16 @@ impl Show {
         ))?;
         print(&format!("grants           {} addresses at a time", profile.max_grants))?;
         Ok(())
+    }
+}
+
+impl Show {
+    fn bundle(&self) -> Result<(), Failure> {
+        self.forms.check()?;
+        let host = host_or_own(self.host.as_ref())?;
+        let server = server_or(self.server.as_ref(), &host)?;
+        let bundle = bundle_of(&self.places, &self.name, server, host, None)?;
+        self.forms.hand_over(&carry(bundle, self.protect.read()?)?)
     }
 }
 

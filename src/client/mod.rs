@@ -6,7 +6,6 @@ mod datagram;
 pub mod knock;
 pub mod memory;
 pub mod network;
-pub mod passphrase;
 pub mod reach;
 pub mod relay;
 pub mod sequence;

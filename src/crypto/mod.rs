@@ -7,6 +7,7 @@ mod gate;
 mod hash;
 mod keys;
 pub mod noise;
+pub mod passphrase;
 mod secret;
 mod stream;
 

@@ -1,12 +1,12 @@
 //! Enrolment: what a client has to know of a server, on its way from one to the other.
 //!
-//! The server writes a [`Bundle`] (`NAME.knock`, JSON), the client keeps an [`Enrolment`] (`SERVER.toml`); both
-//! carry the same [`Access`]. Text and checks here, pure; `file` reads and writes the bundle's file.
+//! The server writes a [`Bundle`], the client keeps an [`Enrolment`] (`SERVER.toml`); both carry the same [`Access`].
+//! A bundle travels as JSON (`NAME.knock`) or as one `line`, which may be under a passphrase and fits a QR code. Text
+//! and checks here, pure; `file` reads and writes the bundle's file.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -21,10 +21,18 @@ use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
 use crate::text::{PortRange, ProfileName, ServerName, ServiceName, Span};
 
 mod certificate;
+mod compact;
 mod file;
+mod host;
+mod line;
+mod png;
+mod qr;
 
 pub use certificate::OwnCertificate;
-pub use file::{load_bundle, save_bundle};
+pub use file::{load_carried, read_carried, save_bundle, save_carried};
+pub use host::Host;
+pub use line::{Carried, LineError, Protected, ProtectedError, SCHEME};
+pub use qr::{Picture, TooLong};
 
 /// The format of the bundles that this program writes, and the only one it reads.
 pub const VERSION: u32 = 1;
@@ -119,7 +127,7 @@ impl Bundle {
         let text = BundleText {
             version: VERSION,
             server: &self.server,
-            host: &host.0,
+            host: host.as_str(),
             port: *port,
             profile,
             server_key,
@@ -197,7 +205,10 @@ impl Enrolment {
         add(&[
             "# A server to knock at, written by knockd-rs import. Keep it to yourself: it has keys in it.\n\n",
         ]);
-        add(&["# Where knocks go, and under which name the server knows this client.\nhost = \"", &host.0]);
+        add(&[
+            "# Where knocks go, and under which name the server knows this client.\nhost = \"",
+            host.as_str(),
+        ]);
         add(&["\"\nport = ", &port.to_string(), "\nprofile = \"", profile.as_str(), "\"\n\n"]);
         add(&["# The server's public key, and the secret that all its clients know.\nserver_key = \""]);
         add(&[&server_key.to_string(), "\"\ngate_key = \"", &gate_key.to_base64(), "\"\n\n"]);
@@ -332,48 +343,6 @@ fn required<T>(
 
 fn said(error: impl fmt::Display) -> String {
     error.to_string()
-}
-
-/// A server's host name or address, without brackets, port or blanks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host(String);
-
-impl Host {
-    /// The name or address as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for Host {
-    type Err = String;
-
-    /// A host name as in RFC 1123, with `_` for those who use it, or an address; `%eth0` may follow a link-local one.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        };
-        let (address, zone) = text.split_once('%').unwrap_or((text, ""));
-        let is_zone = zone.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@".contains(&byte));
-        let is_address = address.parse::<IpAddr>().is_ok() && is_zone;
-        let is_name = text.len() <= 253 && text.strip_suffix('.').unwrap_or(text).split('.').all(label);
-        if is_address || is_name {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(format!(
-            "`{}` is no host; use a name or an address, without brackets or port",
-            text.escape_debug()
-        ))
-    }
 }
 
 /// Why a bundle gives no enrolment.

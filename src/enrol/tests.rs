@@ -134,13 +134,14 @@ fn a_bundle_that_others_can_read_is_not_used() {
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("laptop.knock");
-    save_bundle(&path, &bundle()).unwrap();
-    assert_eq!(load_bundle(&path), Ok(bundle()));
-    assert!(save_bundle(&path, &bundle()).is_err(), "an old bundle is left alone");
+    let carried = Carried::Open(Box::new(bundle()));
+    save_carried(&path, &carried).unwrap();
+    assert_eq!(load_carried(&path), Ok(carried.clone()));
+    assert!(save_carried(&path, &carried).is_err(), "an old bundle is left alone");
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
     let shown = path.display();
     assert_eq!(
-        load_bundle(&path).unwrap_err().first().unwrap().to_string(),
+        load_carried(&path).unwrap_err().first().unwrap().to_string(),
         format!("{shown}: mode 0644 lets other users read it; run: chmod 0600 {shown}")
     );
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use knockd_rs::clock;
 use knockd_rs::crypto::Secret;
-use knockd_rs::enrol::load_bundle;
+use knockd_rs::enrol::{Carried, load_carried};
 use knockd_rs::frame::{self, Link};
 use knockd_rs::grant::{Session, Uses};
 use knockd_rs::knock::Ask;
@@ -198,7 +198,10 @@ impl KnockSocket {
 
 fn identity(bundle: &Path) -> Outcome<ClientIdentity> {
     let broken = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let enrolment = load_bundle(bundle).map_err(broken)?.into_enrolment(None)?;
+    let Carried::Open(bundle) = load_carried(bundle).map_err(broken)? else {
+        return Err("the bundle is under a passphrase".into());
+    };
+    let enrolment = bundle.into_enrolment(None)?;
     Ok(ClientIdentity {
         keys: enrolment.key_pair().ok_or("the bundle has no key")?,
         psk: enrolment.access.psk.unwrap_or_else(|| Secret::new([0; 32])),
