@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Freshness, Report, Services, Settings, Syntax};
+use crate::enrol;
 use crate::knock::{cert, sequence, spa};
 use crate::x509::crl::Crl;
 use crate::x509::keystore;
@@ -60,6 +61,16 @@ pub fn spa_plaintext(plain: &[u8]) {
 /// As [`spa_plaintext`], and when the code gives a message that is not the one meant.
 pub fn sequence(bytes: &[u8]) {
     sequence::check(bytes);
+}
+
+/// Takes bytes for a bundle's line: what kind of body, then the body.
+///
+/// # Panics
+/// When what was read is written differently.
+pub fn line(bytes: &[u8]) {
+    if let Some((kind, body)) = bytes.split_first() {
+        enrol::check_line(*kind, body);
+    }
 }
 
 /// Takes bytes for everything that knocks with certificates read: a body, a certificate, a revocation list, a request

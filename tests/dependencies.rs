@@ -30,7 +30,7 @@ const DESIGN: [&str; 10] = [
 ];
 
 /// Where cryptography comes in: these and all that they are made of.
-const CRYPTOGRAPHY: [&str; 10] = [
+const CRYPTOGRAPHY: [&str; 11] = [
     "aes-gcm",
     "x25519-dalek",
     "sha2",
@@ -41,6 +41,7 @@ const CRYPTOGRAPHY: [&str; 10] = [
     "ring",
     "rustls-webpki",
     "pkcs5",
+    "argon2",
 ];
 
 /// What comes in two versions all the same: ring 0.17 asks for getrandom 0.2, and either is no more than the system

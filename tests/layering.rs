@@ -51,11 +51,11 @@ const MAY_USE: &[(&str, &str)] = &[
     // Diagnosis: looks at everything, and is named by the command line alone.
     ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
-    ("fuzzing", "config knock nft profile state x509"),
+    ("fuzzing", "config enrol knock nft profile state x509"),
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log passphrase privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];

@@ -24,7 +24,9 @@ pub fn save_bundle(path: &Path, bundle: &Bundle) -> Result<(), FileError> {
 pub fn save_carried(path: &Path, carried: &Carried) -> Result<(), FileError> {
     match carried {
         Carried::Open(bundle) => save_bundle(path, bundle),
-        Carried::Protected(_) => files::write(path, carried.to_line().as_bytes(), Private::NEW),
+        Carried::Protected(_) => {
+            files::write(path, format!("{}\n", *carried.to_line()).as_bytes(), Private::NEW)
+        }
     }
 }
 

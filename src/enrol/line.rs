@@ -292,5 +292,20 @@ impl fmt::Display for ProtectedError {
 
 impl std::error::Error for ProtectedError {}
 
+/// What is read from these bytes, given the check sum that they need, is written back to the same line, and an open
+/// bundle to JSON and back.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(kind: u8, body: &[u8]) {
+    let mut line = SCHEME.to_owned();
+    base32(&[&[kind], body, &check_sum(kind, body)].concat(), &mut line);
+    let Ok(carried) = Carried::from_line(&line) else { return };
+    assert_eq!(carried.to_line().as_str(), line);
+    if let Carried::Open(bundle) = carried {
+        let json = bundle.to_json().unwrap_or_default();
+        let again = Bundle::parse("fuzz.knock", std::str::from_utf8(&json).unwrap_or_default());
+        assert_eq!(again, Ok(*bundle));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,8 @@ mod qr;
 pub use certificate::OwnCertificate;
 pub use file::{load_carried, read_carried, save_bundle, save_carried};
 pub use host::Host;
+#[cfg(feature = "fuzzing")]
+pub(crate) use line::check as check_line;
 pub use line::{Carried, LineError, Protected, ProtectedError, SCHEME};
 pub use qr::{Picture, TooLong};
 
