@@ -91,6 +91,7 @@ impl Forms {
     }
 
     /// What is to be said besides goes to standard error where standard output is the bundle's.
+    #[cfg(feature = "daemon")]
     pub(super) fn say(&self, line: &str) -> Result<(), Failure> {
         if self.qr || self.uri {
             warn(line);

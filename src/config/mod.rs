@@ -14,7 +14,7 @@ mod forwards;
 mod keys;
 pub(crate) mod limits;
 mod load;
-mod ports;
+pub(crate) mod ports;
 mod settings;
 mod together;
 mod trust;

@@ -28,11 +28,12 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use super::{Access, Bundle, Host, plays};
-use crate::config::{limits, merged};
+use super::{Access, Bundle, Host};
+use crate::config::limits;
+use crate::config::ports::merged;
 use crate::crypto::{GateKey, PublicKey, Secret};
-use crate::knock::{Ground, MAX_EXCLUDED};
-use crate::profile::{Method, TOTP_PORTS, is_weak};
+use crate::knock::{Ground, MAX_EXCLUDED, Method, totp};
+use crate::profile::weak::is_weak;
 use crate::text::{PortRange, Protocol, Span};
 
 const PRIVATE_KEY: u8 = 1;
@@ -111,7 +112,8 @@ fn read(from: &mut Reader<'_>) -> Result<Bundle, &'static str> {
     };
     let profile = from.parsed().ok_or("profile")?;
     let methods = from.byte().and_then(methods).ok_or("methods")?;
-    let totp_ports = from.byte().filter(|n| TOTP_PORTS.contains(&u32::from(*n))).ok_or("totp_ports")?;
+    let totp_ports =
+        from.byte().filter(|n| (totp::MIN_PORTS..=totp::MAX_PORTS).contains(n)).ok_or("totp_ports")?;
     let open = from.ports().ok_or("open")?;
     let services = services(from).ok_or("services")?;
     let duration = from.span_if(has(DURATION)).ok_or("duration")?;
@@ -136,6 +138,11 @@ fn read(from: &mut Reader<'_>) -> Result<Bundle, &'static str> {
         max_duration,
     };
     Ok(Bundle { server: server.parse().map_err(|_| "server")?, access, private_key })
+}
+
+/// Whether some method knocks at many ports, which both sides have to know.
+pub(super) fn plays(methods: &[Method]) -> bool {
+    methods.iter().any(|method| matches!(method, Method::Sequence | Method::Totp))
 }
 
 fn bit(method: Method) -> u8 {

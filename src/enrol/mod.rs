@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use self::compact::plays;
 use crate::config::{
     ConfigError, GROUND_KEYS, Report, Syntax, Table, ground, key_hint, limits, merged, parse, value,
 };
@@ -393,11 +394,6 @@ struct BundleText<'a> {
     duration: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_duration: Option<Span>,
-}
-
-/// Whether some method knocks at many ports, which both sides have to know.
-fn plays(methods: &[Method]) -> bool {
-    methods.iter().any(|method| matches!(method, Method::Sequence | Method::Totp))
 }
 
 #[derive(Serialize)]

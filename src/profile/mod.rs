@@ -16,7 +16,7 @@ use crate::text::{Network, PortError, PortRange, ProfileName, ServiceName, Span}
 
 mod ports;
 mod store;
-mod weak;
+pub(crate) mod weak;
 
 pub use crate::knock::Method;
 pub use ports::Plain;
