@@ -164,10 +164,18 @@ impl Add {
     }
 
     fn tell(&self, path: &Path, out: Option<&Path>, secret: bool) -> Result<(), Failure> {
-        let secret = if secret { "; it holds the client's private key: move it, do not copy it" } else { "" };
         self.forms.say(&format!("made {}", path.display()))?;
-        if let Some(out) = out {
-            self.forms.say(&format!("made {} for {}{secret}", out.display(), self.name))?;
+        match out {
+            Some(out) if secret => self.forms.say(&format!(
+                "made {} for {}; it holds the client's private key: move it, do not copy it",
+                out.display(),
+                self.name
+            ))?,
+            Some(out) => self.forms.say(&format!("made {} for {}", out.display(), self.name))?,
+            None if secret => {
+                self.forms.say("what is shown holds the client's private key: let nobody else see it")?
+            }
+            None => {}
         }
         self.forms.say(&format!(
             "next: on the client {}; here `knockd-rs reload` if the daemon runs",
