@@ -186,6 +186,8 @@ impl Add {
             methods: profile.methods.clone(),
             totp_ports: profile.totp_ports,
             sequence: config.settings.sequence.clone(),
+            duration: Some(profile.duration),
+            max_duration: Some(profile.max_duration),
         };
         Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
     }

@@ -174,6 +174,8 @@ mod tests {
                 methods: vec![Method::Spa],
                 totp_ports: 6,
                 sequence: crate::knock::Ground::default(),
+                duration: None,
+                max_duration: None,
             },
             private_key: Some(Secret::new([4; 32])),
             certificate: None,

@@ -18,7 +18,7 @@ use crate::config::{
 use crate::crypto::{GateKey, KeyPair, Psk, PublicKey, Secret};
 use crate::knock::Ground;
 use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
-use crate::text::{PortRange, ProfileName, ServerName, ServiceName};
+use crate::text::{PortRange, ProfileName, ServerName, ServiceName, Span};
 
 mod certificate;
 mod file;
@@ -54,6 +54,10 @@ pub struct Access {
     pub totp_ports: u8,
     /// The ports that sequences are played on.
     pub sequence: Ground,
+    /// How long a grant lasts when the knock does not say, as far as the server told.
+    pub duration: Option<Span>,
+    /// How long a grant may last at most, as far as the server told.
+    pub max_duration: Option<Span>,
 }
 
 /// A bundle: what the server hands to a new client.
@@ -127,6 +131,8 @@ impl Bundle {
             methods: methods.iter().map(ToString::to_string).collect(),
             totp_ports: self.access.totp_ports,
             sequence: plays(methods).then(|| GroundText::new(&self.access.sequence)),
+            duration: self.access.duration,
+            max_duration: self.access.max_duration,
         };
         // Room for all of it: growing would leave copies of secrets behind.
         let ports: usize = services.values().map(|ports| 64 + 24 * ports.len()).sum();
@@ -210,6 +216,9 @@ impl Enrolment {
         let quoted: Vec<String> = methods.iter().map(|method| format!("\"{method}\"")).collect();
         add(&["open = ", &list(open), "\nmethods = [", &quoted.join(", "), "]\n"]);
         add(&["totp_ports = ", &self.access.totp_ports.to_string(), "\n"]);
+        for (key, span) in [("duration", self.access.duration), ("max_duration", self.access.max_duration)] {
+            span.iter().for_each(|span| add(&[key, " = \"", &span.to_string(), "\"\n"]));
+        }
         if plays(methods) {
             let GroundText { base, span, excluded } = GroundText::new(&self.access.sequence);
             add(&["\n# The ports that sequences are played on.\n[sequence]\nbase = ", &base.to_string()]);
@@ -284,6 +293,8 @@ fn read_access(table: &Table<'_>) -> Option<Access> {
             .and_then(|n| n.value.try_into().ok())
             .unwrap_or(DEFAULT_TOTP_PORTS),
         sequence: ground(&table.table("sequence", GROUND_KEYS)),
+        duration: table.span("duration", limits::GRANT).map(value),
+        max_duration: table.span("max_duration", limits::GRANT).map(value),
     })
 }
 
@@ -407,6 +418,10 @@ struct BundleText<'a> {
     totp_ports: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<GroundText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_duration: Option<Span>,
 }
 
 /// Whether some method knocks at many ports, which both sides have to know.
@@ -442,6 +457,8 @@ const ACCESS_KEYS: &[&str] = &[
     "methods",
     "totp_ports",
     "sequence",
+    "duration",
+    "max_duration",
 ];
 
 #[cfg(test)]

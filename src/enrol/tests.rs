@@ -19,6 +19,8 @@ fn bundle() -> Bundle {
             methods: vec![Method::Spa],
             totp_ports: 6,
             sequence: Ground::default(),
+            duration: Some(Span::from_secs(15)),
+            max_duration: Some(Span::from_secs(3600)),
         },
         private_key: Some(Secret::new([4; 32])),
     }
@@ -141,4 +143,15 @@ fn a_bundle_that_others_can_read_is_not_used() {
         load_bundle(&path).unwrap_err().first().unwrap().to_string(),
         format!("{shown}: mode 0644 lets other users read it; run: chmod 0600 {shown}")
     );
+}
+
+#[test]
+fn what_an_older_version_wrote_says_nothing_of_how_long_grants_last_and_is_read() {
+    let mut older = bundle();
+    (older.access.duration, older.access.max_duration) = (None, None);
+    assert!(!json(&older).contains("duration"));
+    assert_eq!(Bundle::parse("b.knock", &json(&older)), Ok(older.clone()));
+    let enrolment = older.into_enrolment(None).unwrap();
+    assert!(!enrolment.to_toml().contains("duration"));
+    assert_eq!(Enrolment::parse("home.toml", &enrolment.to_toml()), Ok(enrolment));
 }
