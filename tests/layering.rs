@@ -54,7 +54,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log notify privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -93,6 +93,7 @@ const PURE: &[&str] = &[
     "config/settings.rs",
     "config/settings/",
     "profile/weak.rs",
+    "client/agent/plan.rs",
     "nft/entry.rs",
     "nft/overlap.rs",
     "nft/wire.rs",
@@ -116,6 +117,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "profile/mod.rs",
     "enrol/mod.rs",
     "files.rs",
+    "client/agent/plan.rs",
 ];
 
 /// What pure code must not name, as tokens in a row.
