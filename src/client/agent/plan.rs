@@ -13,7 +13,7 @@ const USUAL: Span = Span::from_secs(10 * 60);
 /// What a profile gives to a knock that cannot ask, unless it says something else.
 const UNASKED: Span = Span::from_secs(15);
 /// The least that is asked for after grants ended too soon.
-const LEAST: Span = Span::from_secs(15);
+const LEAST: Span = Span::from_secs(5);
 /// How long after the end of the grant before a renewal is looked at.
 const MARGIN: Duration = Duration::from_millis(500);
 /// The longest pause between two knocks without effect.
@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn grants_that_end_too_soon_halve_what_is_counted_on_down_to_a_quarter_of_a_minute() {
+    fn grants_that_end_too_soon_halve_what_is_counted_on_down_to_five_seconds() {
         let mut length = Length::new(Some(span(100)), None, None);
         let mut seen = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..5 {
             length.fell_short();
             seen.push(length.asked().as_secs());
         }
-        assert_eq!((seen, length.unasked()), (vec![50, 25, 15, 15], UNASKED));
+        assert_eq!((seen, length.unasked()), (vec![50, 25, 12, 6, 5], LEAST));
         let mut short = Length::new(Some(span(4)), None, None);
         short.fell_short();
         assert_eq!(short.asked(), span(4), "what the user wants is not made longer");
