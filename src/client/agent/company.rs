@@ -30,7 +30,7 @@ impl Company {
 
     /// Leaves, and says whether nobody else is left. Of two that leave at once the later one is alone: a lock that
     /// cannot be made exclusive is lost by the try (`flock(2)`).
-    pub(super) fn is_last(self) -> bool {
+    pub(super) fn leave(self) -> bool {
         flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 }
@@ -44,7 +44,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let server = crate::client::store::example(home.path());
         let (one, other) = (Company::join(&server).unwrap(), Company::join(&server).unwrap());
-        assert!(!one.is_last());
-        assert!(other.is_last());
+        assert!(!one.leave());
+        assert!(other.leave());
     }
 }

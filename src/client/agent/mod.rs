@@ -80,7 +80,7 @@ pub fn run(job: Job, around: &mut dyn Surroundings) -> Result<(), AgentError> {
         }
         agent.turn(around, now);
     }
-    if !agent.job.keep && company.is_last() {
+    if !agent.job.keep && company.leave() {
         agent.close(around);
     }
     Ok(())
