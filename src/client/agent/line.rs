@@ -184,6 +184,8 @@ impl Line {
             None => return false,
             Some(Due::Knock) => self.knock(job, &targets, now, news),
             Some(Due::Renew) if targets.is_empty() || self.length.is_seen() => self.renew(job, now, news),
+            // Nothing shows it: it is believed.
+            Some(Due::Look) if targets.is_empty() => self.plan.seen(),
             Some(due @ (Due::Renew | Due::Look)) => {
                 let why = if due == Due::Renew { Why::BeforeRenewal } else { Why::AfterRenewal };
                 self.work = Work::Look { tries: Tries::calm(&targets), until: now + LOOK, why };
