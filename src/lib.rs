@@ -26,7 +26,7 @@ pub mod clock;
 pub mod control;
 #[cfg(feature = "daemon")]
 pub mod log;
-#[cfg(feature = "daemon")]
+#[cfg(any(feature = "daemon", feature = "client"))]
 pub mod notify;
 #[cfg(feature = "daemon")]
 pub mod privsep;

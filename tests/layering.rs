@@ -55,7 +55,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log passphrase privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log notify passphrase privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -98,6 +98,7 @@ const PURE: &[&str] = &[
     "enrol/line.rs",
     "enrol/png.rs",
     "enrol/qr.rs",
+    "client/agent/plan.rs",
     "nft/entry.rs",
     "nft/overlap.rs",
     "nft/wire.rs",
@@ -121,6 +122,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "profile/mod.rs",
     "enrol/mod.rs",
     "files.rs",
+    "client/agent/plan.rs",
 ];
 
 /// What pure code must not name, as tokens in a row.

@@ -1,5 +1,7 @@
 //! The command line: one typed struct for each subcommand, and [`run`], the only match over all of them.
 
+#[cfg(feature = "client")]
+mod agent;
 mod bundle;
 #[cfg(feature = "daemon")]
 mod ca;
@@ -83,6 +85,8 @@ enum Command {
     #[cfg(feature = "client")]
     Connect(connect::Connect),
     #[cfg(feature = "client")]
+    Agent(agent::Agent),
+    #[cfg(feature = "client")]
     SshConfig(ssh_config::SshConfig),
     #[cfg(feature = "client")]
     Totp(totp::Totp),
@@ -164,6 +168,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Knock(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Connect(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Agent(args) => args.run(),
         #[cfg(feature = "client")]
         Command::SshConfig(args) => args.run(),
         #[cfg(feature = "client")]

@@ -156,11 +156,19 @@ impl<'a> Knocker<'a> {
     /// [`KnockError::Resolve`] when the name has no address.
     pub fn new(server: &'a Server, clock: fn() -> Timestamp) -> Result<Self, KnockError> {
         let access = server.access();
-        let identity = identity(&server.enrolment)?;
-        let addresses = resolve(access.host.as_str(), access.port)?;
+        Self::at(server, resolve(access.host.as_str(), access.port)?, clock)
+    }
+
+    /// Makes ready for these addresses, at most one of each family.
+    pub(super) fn at(
+        server: &'a Server,
+        addresses: Vec<SocketAddr>,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self, KnockError> {
+        let access = server.access();
         Ok(Self {
             server,
-            identity,
+            identity: identity(&server.enrolment)?,
             totp_count: access.totp_ports,
             ground: access.sequence.clone().without(access.port),
             way: Way::default(),

@@ -1,5 +1,6 @@
 //! The knocking side: what a client keeps of its servers, and how it knocks. Needs no root, and no library but libc.
 
+pub mod agent;
 pub mod cert;
 pub mod counter;
 mod datagram;

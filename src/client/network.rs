@@ -16,20 +16,7 @@ impl Network {
     /// The network that leads to this address now; `None` when there is none.
     #[must_use]
     pub fn towards(address: SocketAddr) -> Option<Self> {
-        let here = datagram::connect(address).ok()?.local_addr().ok()?.ip();
-        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-        let router = match address.ip() {
-            IpAddr::V4(to) => {
-                let neighbours = read("/proc/net/arp");
-                router4(&read("/proc/net/route"), to).map(|(device, router)| {
-                    format!("{device} {router} {}", hardware_of(&neighbours, router).unwrap_or_default())
-                })
-            }
-            IpAddr::V6(to) => router6(&read("/proc/net/ipv6_route"), to)
-                .map(|(device, router)| format!("{device} {router}")),
-        };
-        // Without a router the server is a neighbour: the network is that of the own address.
-        Some(Self::named(&router.unwrap_or_else(|| neighbourhood(here))))
+        Sight::towards(address).map(|sight| sight.network)
     }
 
     fn named(name: &str) -> Self {
@@ -37,6 +24,49 @@ impl Network {
         let mut short = [0; 8];
         short.iter_mut().zip(hash).for_each(|(short, byte)| *short = byte);
         Self(short)
+    }
+}
+
+/// What is seen of a network from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sight {
+    /// The address that packets leave from.
+    pub(super) source: IpAddr,
+    /// The network.
+    pub(super) network: Network,
+    /// The same by its router's address alone: all that is known before the router was spoken to.
+    bare: Network,
+}
+
+impl Sight {
+    /// What is seen towards this address; `None` when nothing leads there.
+    pub(super) fn towards(address: SocketAddr) -> Option<Self> {
+        let source = datagram::connect(address).ok()?.local_addr().ok()?.ip();
+        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let (router, hardware) = match address.ip() {
+            IpAddr::V4(to) => match router4(&read("/proc/net/route"), to) {
+                Some((device, router)) => {
+                    let hardware = hardware_of(&read("/proc/net/arp"), router).map(str::to_owned);
+                    (Some(format!("{device} {router}")), hardware)
+                }
+                None => (None, None),
+            },
+            IpAddr::V6(to) => {
+                let routes = read("/proc/net/ipv6_route");
+                (router6(&routes, to).map(|(device, router)| format!("{device} {router}")), None)
+            }
+        };
+        // Without a router the server is a neighbour: the network is that of the own address.
+        let bare = router.unwrap_or_else(|| neighbourhood(source));
+        let network = hardware
+            .map_or_else(|| Network::named(&bare), |known| Network::named(&format!("{bare} {known}")));
+        Some(Self { source, network, bare: Network::named(&bare) })
+    }
+
+    /// Whether `now` is another place, as far as one can see. That a router has become known is no change.
+    pub(super) fn is_left_for(&self, now: &Self) -> bool {
+        let was_vague = self.network == self.bare;
+        self.source != now.source || self.bare != now.bare || (self.network != now.network && !was_vague)
     }
 }
 
@@ -88,7 +118,8 @@ fn hardware_of(neighbours: &str, router: Ipv4Addr) -> Option<&str> {
     neighbours.lines().skip(1).find_map(|line| {
         let mut words = line.split_whitespace();
         let is_it = words.next()?.parse() == Ok(router);
-        is_it.then(|| words.nth(2)).flatten()
+        // All zero while nothing has answered.
+        is_it.then(|| words.nth(2).filter(|address| *address != "00:00:00:00:00:00")).flatten()
     })
 }
 
@@ -136,6 +167,22 @@ tun0\t0000000A\t0101010A\t0003\t0\t0\t50\t000000FF\t0\t0\t0
         assert_eq!(hardware_of(neighbours, Ipv4Addr::new(192, 168, 0, 1)), Some("00:11:22:33:44:55"));
         assert_eq!(hardware_of(neighbours, Ipv4Addr::new(192, 168, 0, 2)), None);
         assert_ne!(Network::named("wlan0 192.168.0.1 a"), Network::named("wlan0 192.168.0.1 b"));
+    }
+
+    #[test]
+    fn a_router_that_becomes_known_is_no_move_and_another_one_or_another_address_is() {
+        let sight = |source: [u8; 4], name: &str, hardware: &str| Sight {
+            source: source.into(),
+            network: Network::named(&format!("{name}{hardware}")),
+            bare: Network::named(name),
+        };
+        let vague = sight([10, 0, 0, 2], "wlan0 10.0.0.1", "");
+        let known = sight([10, 0, 0, 2], "wlan0 10.0.0.1", " a");
+        assert!(!vague.is_left_for(&known) && !known.is_left_for(&known));
+        assert!(known.is_left_for(&vague), "the link may have been down");
+        assert!(known.is_left_for(&sight([10, 0, 0, 2], "wlan0 10.0.0.1", " b")));
+        assert!(known.is_left_for(&sight([10, 0, 0, 3], "wlan0 10.0.0.1", " a")));
+        assert!(vague.is_left_for(&sight([10, 0, 0, 2], "eth0 10.0.0.1", "")));
     }
 
     #[test]

@@ -70,6 +70,12 @@ impl Dirs {
         self.state.join(format!("{server}.networks"))
     }
 
+    /// The file that agents for a server hold a lock on.
+    #[must_use]
+    pub fn agent_file(&self, server: &ServerName) -> PathBuf {
+        self.state.join(format!("{server}.agent"))
+    }
+
     /// The file with the counter of the last sequence.
     #[must_use]
     pub fn sequence_counter_file(&self, server: &ServerName) -> PathBuf {

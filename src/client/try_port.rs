@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,6 +12,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, 
 
 /// The first pause between two attempts; each is twice the one before, up to the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// The first pause where an answer is expected.
+const CALM: Duration = Duration::from_millis(300);
 
 /// The attempts under way.
 pub(super) struct Tries {
@@ -44,6 +46,25 @@ impl Tries {
     pub(super) fn new(targets: &[SocketAddr]) -> Self {
         let next = Instant::now() + PAUSE.0;
         Self { targets: targets.to_vec(), attempts: Vec::new(), next, pause: PAUSE.0, refused: false }
+    }
+
+    /// For a port that should be open: an attempt now, and further ones only where answers take long, since each of
+    /// them may be a connection that the server has to accept.
+    pub(super) fn calm(targets: &[SocketAddr]) -> Self {
+        let mut tries = Self::new(targets);
+        tries.begin();
+        (tries.pause, tries.next) = (CALM / 2, Instant::now() + CALM);
+        tries
+    }
+
+    /// What becomes ready when an attempt has ended.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.attempts.iter().map(|attempt| attempt.socket.as_fd())
+    }
+
+    /// How long until another attempt is due.
+    pub(super) fn due_in(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
     }
 
     /// Whether the last attempt that ended was refused.

@@ -17,6 +17,7 @@ mod common;
 mod frames;
 
 mod adversary;
+mod agent;
 mod cert;
 mod confined;
 mod corner;
