@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Freshness, Report, Services, Settings, Syntax};
+use crate::crypto::{PublicKey, Secret};
 use crate::knock::{cert, sequence, spa};
+use crate::text::Moment;
 use crate::x509::crl::Crl;
 use crate::x509::keystore;
 use crate::x509::leaf::{Certificate, Leaf};
@@ -17,7 +19,7 @@ pub fn settings(text: &str) -> Option<Vec<String>> {
     read.map(|_| errors(report))
 }
 
-/// Reads the text of a profile, as TOML or as JSON: every error as it is printed. `None` when there was too little to
+/// Reads the text of a profile, as TOML or as JSON, and gives it new keys where it can: every error as it is printed. `None` when there was too little to
 /// go on with.
 #[must_use]
 pub fn profile(text: &str, json: bool) -> Option<Vec<String>> {
@@ -25,6 +27,12 @@ pub fn profile(text: &str, json: bool) -> Option<Vec<String>> {
     let services = Services::new();
     let server = profile::Server { services: Some(&services), freshness: Freshness::default() };
     let syntax = if json { Syntax::Json } else { Syntax::Toml };
+    let keys = profile::NewKeys {
+        public_key: PublicKey([9; 32]),
+        psk: Some(Secret::new([9; 32])),
+        until: Moment::MAX,
+    };
+    let _ = profile::rotated(text, &keys, Moment::default());
     let read = profile::read("fuzz".parse().ok()?, text, syntax, server, &report);
     read.map(|_| errors(report))
 }

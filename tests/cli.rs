@@ -637,6 +637,51 @@ fn a_removed_profile_is_gone_and_an_unknown_one_is_an_error() {
 }
 
 #[test]
+fn a_profile_for_a_time_says_so_wherever_it_is_shown() {
+    let place = Place::new();
+    let add = "profile add guest --open tcp/22 --host localhost --expires";
+    assert!(place.fails(&format!("{add} soon"), 2).contains("`soon` is neither a moment nor a duration"));
+    assert!(place.fails(&format!("{add} 2020-01-01"), 2).contains("2020-01-02T00:00:00Z is over"));
+    place.ok(&format!("{add} 2099-01-31"));
+    assert!(place.ok("profile list").contains("(until 2099-02-01T00:00:00Z)"));
+    assert!(place.ok("profile show guest").contains("expires          2099-02-01T00:00:00Z"));
+    assert!(place.read("guest.knock").contains("\"expires\": \"2099-02-01T00:00:00Z\""));
+    place.ok("import guest.knock");
+    assert!(
+        place.read("home/.config/knockd-rs/localhost.toml").contains("expires = \"2099-02-01T00:00:00Z\"")
+    );
+    let file = place.read("etc/profiles.d/guest.toml").replace("2099", "2020");
+    place.write("etc/profiles.d/guest.toml", 0o640, &file);
+    let output = place.run("check");
+    assert!(
+        output.status.success() && said(&output).contains("warning: the profile `guest` was good until 2020")
+    );
+}
+
+#[test]
+fn a_rotation_that_fails_leaves_the_profile_as_it_was_and_no_bundle() {
+    let place = Place::with_laptop();
+    let before = place.read("etc/profiles.d/laptop.toml");
+    assert!(
+        place.fails("profile rotate laptop --host localhost", 1).contains("laptop.knock is there already")
+    );
+    place.write("etc/profiles.d/laptop.toml", 0o640, &before.replace("public_key", "\"public_key\""));
+    place.ok("profile rotate laptop --host localhost --out new.knock");
+    assert_eq!(place.mode("etc/profiles.d/laptop.toml"), 0o640);
+    assert_eq!(place.mode("new.knock"), 0o600);
+    let shown = place.ok("profile show laptop");
+    assert_eq!(shown.matches("older key        ").count(), 1, "{shown}");
+    let inline = before.replace("\nopen = ", "\nprevious = []\nopen = ");
+    place.write("etc/profiles.d/laptop.toml", 0o640, &inline);
+    let error = place.fails("profile rotate laptop --host localhost --out newer.knock", 1);
+    assert!(error.contains("in a form that cannot be edited here"), "{error}");
+    assert_eq!(place.read("etc/profiles.d/laptop.toml"), inline);
+    assert!(!place.path("newer.knock").exists());
+    place.ok("profile add app --open tcp/22 --plain tcp/7000,udp/8000,tcp/6000");
+    assert!(place.fails("profile rotate app --host localhost", 1).contains("has no keys"));
+}
+
+#[test]
 fn a_command_runs_after_the_knock_and_its_end_is_the_end() {
     let place = Place::with_laptop();
     place.ok("import laptop.knock");

@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Certificates: what a knock shows, and what a rule or a policy has to know of it.
     ("x509", "crypto text time"),
     ("knock", "crypto frame session text time x509"),
-    ("policy", "grant knock text x509"),
+    ("policy", "grant knock text time x509"),
     ("grant", "knock policy session text time"),
     ("nft", "grant text"),
     ("capture", "frame privsep sys text time"),
@@ -50,7 +50,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Diagnosis: looks at everything, and is named by the command line alone.
     ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
-    ("fuzzing", "config knock nft profile state x509"),
+    ("fuzzing", "config crypto knock nft profile state text x509"),
     // Above all; named by main alone.
     (
         "cli",

@@ -78,6 +78,7 @@ impl MakeBundle {
             methods: rule.profile.methods.clone(),
             totp_ports: rule.profile.totp_ports,
             sequence: config.settings.sequence.clone(),
+            expires: None,
         };
         let out = self.out.unwrap_or_else(|| format!("{}.knock", self.name).into());
         save_bundle(&out, &Bundle { server, access, private_key: None })

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use super::exit::{print, warn};
+use super::expiry::{patience, refuse_expired};
 use super::identity::CertificateFiles;
 use crate::client::knock::{Knocker, Opened, StillClosed, Way};
 use crate::client::sequence::{Style, Tempo};
@@ -103,9 +104,10 @@ pub(super) struct Knock {
 }
 
 impl Knock {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(mut self) -> Result<(), Failure> {
         let dirs = dirs()?;
         let server = Server::load(&dirs, &self.server).map_err(|errors| broken(&errors))?;
+        self.timeout = patience(server.access(), &self.server, self.timeout);
         let (wanted, ports) = self.wanted(server.access())?;
         let ask = self.ask(wanted);
         let mut knocker =
@@ -408,6 +410,7 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(self) -> Result<(), Failure> {
         let bundle = load_bundle(&self.file).map_err(|errors| broken(&errors))?;
+        refuse_expired(&bundle.access, &self.file)?;
         let own = self.private_key.as_deref().map(read_key).transpose()?;
         let name = self.name.unwrap_or_else(|| bundle.server.clone());
         let mut enrolment: Enrolment =

@@ -49,7 +49,8 @@ impl Failure {
         }
     }
 
-    fn lines(&self) -> &[String] {
+    /// What is said about it.
+    pub(super) fn lines(&self) -> &[String] {
         match self {
             Self::Failed(line)
             | Self::Usage(line)

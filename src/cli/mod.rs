@@ -20,6 +20,7 @@ mod door;
 #[cfg(feature = "daemon")]
 mod events;
 mod exit;
+mod expiry;
 #[cfg(feature = "daemon")]
 mod explain;
 #[cfg(feature = "daemon")]
@@ -28,6 +29,10 @@ mod hook;
 mod identity;
 #[cfg(feature = "daemon")]
 mod profile;
+#[cfg(feature = "daemon")]
+mod reloading;
+#[cfg(feature = "daemon")]
+mod rotate;
 #[cfg(feature = "client")]
 mod sequence;
 #[cfg(feature = "client")]

@@ -1,4 +1,4 @@
-//! `profile add | list | show | remove`: the clients of this server.
+//! `profile add | list | show | rotate | remove`: the clients of this server.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::daemon::{Places, init};
-use super::exit::print;
+use super::exit::{print, warn};
+use super::expiry::{Expiry, now};
+use super::reloading::{Reloading, Told};
+use super::rotate::Rotate;
 use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
 use crate::enrol::{Access, Bundle, Host, save_bundle};
@@ -20,6 +23,7 @@ pub(super) enum Profile {
     Add(Box<Add>),
     List(List),
     Show(Show),
+    Rotate(Box<Rotate>),
     Remove(Remove),
 }
 
@@ -29,6 +33,7 @@ impl Profile {
             Self::Add(args) => args.run(),
             Self::List(args) => args.run(),
             Self::Show(args) => args.run(),
+            Self::Rotate(args) => args.run(),
             Self::Remove(args) => args.run(),
         }
     }
@@ -74,6 +79,9 @@ pub(super) struct Add {
     /// How the client may knock: spa (the default), syn. Again for more.
     #[arg(long, value_name = "METHOD")]
     method: Vec<Method>,
+    /// Until when it may knock: 2027-01-31, 2027-01-31T12:00:00Z, or for how long from now: 90d.
+    #[arg(long, value_name = "DATE|DURATION")]
+    expires: Option<Expiry>,
     /// Leave out the pre-shared key, the hedge against quantum computers.
     #[arg(long)]
     no_psk: bool,
@@ -86,6 +94,8 @@ pub(super) struct Add {
     out: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
+    #[command(flatten)]
+    reloading: Reloading,
 }
 
 impl Add {
@@ -95,13 +105,7 @@ impl Add {
         if !self.plain.is_empty() {
             return self.add_plain(&config);
         }
-        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}.knock", self.name)));
-        if out.symlink_metadata().is_ok() {
-            return Err(Failure::Failed(format!(
-                "{} is there already; choose another name with --out",
-                out.display()
-            )));
-        }
+        let out = free(self.out.clone(), &self.name)?;
         let own =
             if self.public_key.is_none() { Some(KeyPair::from_seed(*random()?.expose())) } else { None };
         let Some(public_key) = self.public_key.or(own.as_ref().map(KeyPair::public)) else {
@@ -119,11 +123,12 @@ impl Add {
             connections: if self.many { Uses::Many } else { Uses::Once },
             other_addresses: self.other_address.clone(),
             methods: self.method.clone(),
+            expires: self.expires.map(|expiry| expiry.0),
         };
         let path = write_profile(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;
         let secret = own.is_some();
-        let bundled = self.bundle(server, host, psk, own).and_then(|bundle| {
+        let bundled = bundle(&self.places, &self.name, server, host, psk, own).and_then(|bundle| {
             save_bundle(&out, &bundle).map_err(|error| Failure::Failed(error.to_string()))
         });
         if let Err(failure) = bundled {
@@ -134,11 +139,8 @@ impl Add {
         let secret = if secret { "; it holds the client's private key: move it, do not copy it" } else { "" };
         print(&format!("made {}", path.display()))?;
         print(&format!("made {} for {}{secret}", out.display(), self.name))?;
-        print(&format!(
-            "next: on the client `knockd-rs import {}`; here `knockd-rs reload` if the daemon runs",
-            out.display()
-        ))?;
-        Ok(())
+        self.reloading.reload(&self.places).say("the daemon knows it: the client may knock")?;
+        print(&format!("next: on the client `knockd-rs import {}`", out.display()))
     }
 
     /// A profile without keys, whose client has nothing to import.
@@ -148,6 +150,8 @@ impl Add {
             open: self.open.clone(),
             duration: self.duration,
             connections: if self.many { Uses::Many } else { Uses::Once },
+            times: (None, None),
+            expires: self.expires.map(|expiry| expiry.0),
         };
         let path = write_plain(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -157,37 +161,8 @@ impl Add {
         ))?;
         let ports: Vec<String> =
             self.plain.iter().map(|port| format!("{}:{}", port.first(), port.protocol())).collect();
-        print(&format!(
-            "next: on the client `knock SERVER {}`; here `knockd-rs reload` if the daemon runs",
-            ports.join(" ")
-        ))
-    }
-
-    /// The bundle, from the profile as it reads back: services resolved, ports merged.
-    fn bundle(
-        &self,
-        server: ServerName,
-        host: Host,
-        psk: Option<Secret<32>>,
-        own: Option<KeyPair>,
-    ) -> Result<Bundle, Failure> {
-        let config = load(&self.places)?;
-        let profile = find(&config, &self.name)?;
-        let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
-        let access = Access {
-            host,
-            port: config.settings.capture.port,
-            profile: self.name.clone(),
-            server_key: config.server.public(),
-            gate_key: config.gate.clone(),
-            psk,
-            open: profile.open.clone(),
-            services: services.collect(),
-            methods: profile.methods.clone(),
-            totp_ports: profile.totp_ports,
-            sequence: config.settings.sequence.clone(),
-        };
-        Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
+        self.reloading.reload(&self.places).say("the daemon knows it: the client may knock")?;
+        print(&format!("next: on the client `knock SERVER {}`", ports.join(" ")))
     }
 }
 
@@ -205,7 +180,12 @@ impl List {
             print("no profile yet; `knockd-rs profile add NAME --open tcp/22` makes one")?;
         }
         for profile in &config.profiles {
-            let off = if profile.enabled { "" } else { "  (disabled)" };
+            let off = match profile.expires {
+                _ if !profile.enabled => "  (disabled)".to_owned(),
+                Some(expires) if expires <= now() => format!("  (expired {expires})"),
+                Some(expires) => format!("  (until {expires})"),
+                None => String::new(),
+            };
             let opens: Vec<String> = profile.opens.iter().map(ToString::to_string).collect();
             print(&format!("{:<16} {}  {}{off}", profile.name, profile.fingerprint(), opens.join(" ")))?;
         }
@@ -256,28 +236,43 @@ impl Show {
             join(profile.other_addresses.iter().map(ToString::to_string).collect())
         ))?;
         print(&format!("grants           {} addresses at a time", profile.max_grants))?;
+        let over = if profile.is_over(now()) { ", which is over" } else { "" };
+        let expires = profile.expires.map(|expires| format!("{expires}{over}"));
+        print(&format!("expires          {}", expires.unwrap_or_else(|| "never".to_owned())))?;
+        for keys in &profile.previous {
+            let over = if keys.until <= now() { "refused since" } else { "good until" };
+            print(&format!("older key        {} {over} {}", keys.public_key.fingerprint(), keys.until))?;
+        }
         Ok(())
     }
 }
 
-/// Remove a profile. A running daemon ends its grants at the next reload.
+/// Remove a profile. A running daemon refuses its knocks and has ended its grants when this returns.
 #[derive(Debug, Args)]
 pub(super) struct Remove {
     /// Which.
     name: ProfileName,
     #[command(flatten)]
     places: Places,
+    #[command(flatten)]
+    reloading: Reloading,
 }
 
 impl Remove {
     fn run(self) -> Result<(), Failure> {
         let path = remove_profile(&self.places.config_dir, &self.name)
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        print(&format!(
-            "removed {}; `knockd-rs reload` makes the daemon forget it and end its grants",
-            path.display()
-        ))?;
-        Ok(())
+        print(&format!("removed {}", path.display()))?;
+        match self.reloading.forget(&self.places, &self.name) {
+            Told::Done(lines) => lines.iter().try_for_each(|line| print(line)),
+            Told::Nobody(why) => {
+                why.lines().for_each(|line| warn(&format!("knockd-rs: {line}")));
+                warn(
+                    "knockd-rs: its live grants go on until a daemon that runs is told, or their time is over",
+                );
+                Ok(())
+            }
+        }
     }
 }
 
@@ -306,7 +301,10 @@ pub(super) fn load(places: &Places) -> Result<Configuration, Failure> {
         .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))
 }
 
-fn find<'a>(config: &'a Configuration, name: &ProfileName) -> Result<&'a crate::profile::Profile, Failure> {
+pub(super) fn find<'a>(
+    config: &'a Configuration,
+    name: &ProfileName,
+) -> Result<&'a crate::profile::Profile, Failure> {
     config
         .profiles
         .iter()
@@ -314,7 +312,57 @@ fn find<'a>(config: &'a Configuration, name: &ProfileName) -> Result<&'a crate::
         .ok_or_else(|| Failure::Failed(format!("there is no profile `{name}`; see `knockd-rs profile list`")))
 }
 
-fn random() -> Result<Secret<32>, Failure> {
+/// Where the bundle goes; never over another file.
+pub(super) fn free(out: Option<PathBuf>, name: &ProfileName) -> Result<PathBuf, Failure> {
+    let out = out.unwrap_or_else(|| PathBuf::from(format!("{name}.knock")));
+    match out.symlink_metadata() {
+        Ok(_) => {
+            let line = format!("{} is there already; choose another name with --out", out.display());
+            Err(Failure::Failed(line))
+        }
+        Err(_) => Ok(out),
+    }
+}
+
+/// The bundle of a profile that was just written, as it reads back: services resolved, ports merged.
+pub(super) fn bundle(
+    places: &Places,
+    name: &ProfileName,
+    server: ServerName,
+    host: Host,
+    psk: Option<Secret<32>>,
+    own: Option<KeyPair>,
+) -> Result<Bundle, Failure> {
+    let config = load(places)?;
+    let access = access(&config, find(&config, name)?, host, psk);
+    Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
+}
+
+/// What a profile's client has to know, with its own shared secret.
+pub(super) fn access(
+    config: &Configuration,
+    profile: &crate::profile::Profile,
+    host: Host,
+    psk: Option<Secret<32>>,
+) -> Access {
+    let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
+    Access {
+        host,
+        port: config.settings.capture.port,
+        profile: profile.name.clone(),
+        server_key: config.server.public(),
+        gate_key: config.gate.clone(),
+        psk,
+        open: profile.open.clone(),
+        services: services.collect(),
+        methods: profile.methods.clone(),
+        totp_ports: profile.totp_ports,
+        sequence: config.settings.sequence.clone(),
+        expires: profile.expires,
+    }
+}
+
+pub(super) fn random() -> Result<Secret<32>, Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| Failure::Failed("the kernel gives no random numbers".into()))?;
     Ok(Secret::new(bytes))

@@ -174,6 +174,7 @@ mod tests {
                 methods: vec![Method::Spa],
                 totp_ports: 6,
                 sequence: crate::knock::Ground::default(),
+                expires: None,
             },
             private_key: Some(Secret::new([4; 32])),
             certificate: None,

@@ -18,7 +18,7 @@ use crate::config::{
 use crate::crypto::{GateKey, KeyPair, Psk, PublicKey, Secret};
 use crate::knock::Ground;
 use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
-use crate::text::{PortRange, ProfileName, ServerName, ServiceName};
+use crate::text::{Moment, PortRange, ProfileName, ServerName, ServiceName};
 
 mod certificate;
 mod file;
@@ -54,6 +54,8 @@ pub struct Access {
     pub totp_ports: u8,
     /// The ports that sequences are played on.
     pub sequence: Ground,
+    /// From when on the server refuses knocks, as far as it said.
+    pub expires: Option<Moment>,
 }
 
 /// A bundle: what the server hands to a new client.
@@ -76,6 +78,14 @@ pub struct Enrolment {
     pub private_key: Option<Secret<32>>,
     /// The files with the client's certificate.
     pub certificate: Option<OwnCertificate>,
+}
+
+impl Access {
+    /// Since when the server refuses knocks, if it does at this time.
+    #[must_use]
+    pub fn expired(&self, at: Moment) -> Option<Moment> {
+        self.expires.filter(|expires| *expires <= at)
+    }
 }
 
 impl Enrolment {
@@ -127,6 +137,7 @@ impl Bundle {
             methods: methods.iter().map(ToString::to_string).collect(),
             totp_ports: self.access.totp_ports,
             sequence: plays(methods).then(|| GroundText::new(&self.access.sequence)),
+            expires: self.access.expires,
         };
         // Room for all of it: growing would leave copies of secrets behind.
         let ports: usize = services.values().map(|ports| 64 + 24 * ports.len()).sum();
@@ -210,6 +221,9 @@ impl Enrolment {
         let quoted: Vec<String> = methods.iter().map(|method| format!("\"{method}\"")).collect();
         add(&["open = ", &list(open), "\nmethods = [", &quoted.join(", "), "]\n"]);
         add(&["totp_ports = ", &self.access.totp_ports.to_string(), "\n"]);
+        if let Some(expires) = self.access.expires {
+            add(&["expires = \"", &expires.to_string(), "\"\n"]);
+        }
         if plays(methods) {
             let GroundText { base, span, excluded } = GroundText::new(&self.access.sequence);
             add(&["\n# The ports that sequences are played on.\n[sequence]\nbase = ", &base.to_string()]);
@@ -284,6 +298,7 @@ fn read_access(table: &Table<'_>) -> Option<Access> {
             .and_then(|n| n.value.try_into().ok())
             .unwrap_or(DEFAULT_TOTP_PORTS),
         sequence: ground(&table.table("sequence", GROUND_KEYS)),
+        expires: table.parsed("expires", "use a time in UTC: \"2027-01-31T12:00:00Z\"").map(value),
     })
 }
 
@@ -407,6 +422,8 @@ struct BundleText<'a> {
     totp_ports: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<GroundText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Moment>,
 }
 
 /// Whether some method knocks at many ports, which both sides have to know.
@@ -442,6 +459,7 @@ const ACCESS_KEYS: &[&str] = &[
     "methods",
     "totp_ports",
     "sequence",
+    "expires",
 ];
 
 #[cfg(test)]

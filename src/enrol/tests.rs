@@ -19,6 +19,7 @@ fn bundle() -> Bundle {
             methods: vec![Method::Spa],
             totp_ports: 6,
             sequence: Ground::default(),
+            expires: None,
         },
         private_key: Some(Secret::new([4; 32])),
     }
