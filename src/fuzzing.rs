@@ -4,6 +4,7 @@
 use crate::config::{Freshness, Report, Services, Settings, Syntax};
 use crate::crypto::{PublicKey, Secret};
 use crate::knock::{cert, sequence, spa};
+use crate::migrate::{self, Kind};
 use crate::text::Moment;
 use crate::x509::crl::Crl;
 use crate::x509::keystore;
@@ -39,6 +40,25 @@ pub fn profile(text: &str, json: bool) -> Option<Vec<String>> {
 
 fn errors(report: Report) -> Vec<String> {
     report.into_parts().0.iter().map(ToString::to_string).collect()
+}
+
+/// Reads a text as another program's configuration: what it comes to.
+///
+/// # Panics
+/// When that is more than there may be, or would talk to a terminal.
+#[must_use]
+pub fn migrate(text: &str) -> Option<usize> {
+    let import = Kind::of(text)?.read(text);
+    assert!(import.clients.len() <= migrate::MAX_CLIENTS);
+    assert!(import.left.iter().all(|left| !left.what.chars().any(char::is_control)), "talks to terminals");
+    for client in &import.clients {
+        let disjoint = crate::policy::disjoint(client.open.iter().copied());
+        assert!(!client.open.is_empty() && client.open == disjoint, "ports out of order");
+        assert!(client.duration <= client.max_duration && client.duration.as_secs() > 0);
+        let same = import.clients.iter().filter(|other| other.name == client.name);
+        assert_eq!(same.count(), 1, "a name for two");
+    }
+    Some(import.clients.len())
 }
 
 /// Reads bytes as a journal and as a snapshot of replay marks: how many each holds.

@@ -45,16 +45,17 @@ const MAY_USE: &[(&str, &str)] = &[
         "capture clock config control crypto files frame grant knock log nft notify policy profile state sys text time x509",
     ),
     ("ca", "files text time x509"),
+    ("migrate", "policy text"),
     // The client: of the daemon it knows no more than what both sides must agree on.
     ("client", "clock config crypto enrol files frame knock session sys text time x509"),
     // Diagnosis: looks at everything, and is named by the command line alone.
     ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
-    ("fuzzing", "config crypto knock nft profile state text x509"),
+    ("fuzzing", "config crypto knock migrate nft policy profile state text x509"),
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log migrate privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -77,6 +78,7 @@ const PURE: &[&str] = &[
     "frame/",
     "grant/",
     "knock/",
+    "migrate/",
     "policy.rs",
     "session.rs",
     "text/",
@@ -105,6 +107,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "frame.rs",
     "grant/mod.rs",
     "knock/mod.rs",
+    "migrate/mod.rs",
     "policy.rs",
     "text/mod.rs",
     "time.rs",

@@ -28,6 +28,8 @@ mod hook;
 #[cfg(feature = "client")]
 mod identity;
 #[cfg(feature = "daemon")]
+mod migrate;
+#[cfg(feature = "daemon")]
 mod profile;
 #[cfg(feature = "daemon")]
 mod reloading;
@@ -118,6 +120,8 @@ enum Command {
     #[command(subcommand)]
     Profile(profile::Profile),
     #[cfg(feature = "daemon")]
+    ImportConfig(migrate::ImportConfig),
+    #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Certificates(certificates::Certificates),
     #[cfg(feature = "daemon")]
@@ -194,6 +198,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Explain(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Profile(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::ImportConfig(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Certificates(command) => command.run(),
         #[cfg(feature = "daemon")]

@@ -28,6 +28,7 @@ mod grants;
 mod guards;
 mod interface;
 mod kill;
+mod migrate;
 mod nflog;
 mod plain;
 mod profiles;
