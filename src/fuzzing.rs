@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Freshness, Report, Services, Settings, Syntax};
+use crate::crypto::{PublicKey, Secret};
 use crate::enrol;
 use crate::knock::{cert, sequence, spa};
+use crate::migrate::{self, Kind};
+use crate::text::Moment;
 use crate::x509::crl::Crl;
 use crate::x509::keystore;
 use crate::x509::leaf::{Certificate, Leaf};
@@ -18,7 +21,7 @@ pub fn settings(text: &str) -> Option<Vec<String>> {
     read.map(|_| errors(report))
 }
 
-/// Reads the text of a profile, as TOML or as JSON: every error as it is printed. `None` when there was too little to
+/// Reads the text of a profile, as TOML or as JSON, and gives it new keys where it can: every error as it is printed. `None` when there was too little to
 /// go on with.
 #[must_use]
 pub fn profile(text: &str, json: bool) -> Option<Vec<String>> {
@@ -26,12 +29,37 @@ pub fn profile(text: &str, json: bool) -> Option<Vec<String>> {
     let services = Services::new();
     let server = profile::Server { services: Some(&services), freshness: Freshness::default() };
     let syntax = if json { Syntax::Json } else { Syntax::Toml };
+    let keys = profile::NewKeys {
+        public_key: PublicKey([9; 32]),
+        psk: Some(Secret::new([9; 32])),
+        until: Moment::MAX,
+    };
+    let _ = profile::rotated(text, &keys, Moment::default());
     let read = profile::read("fuzz".parse().ok()?, text, syntax, server, &report);
     read.map(|_| errors(report))
 }
 
 fn errors(report: Report) -> Vec<String> {
     report.into_parts().0.iter().map(ToString::to_string).collect()
+}
+
+/// Reads a text as another program's configuration: what it comes to.
+///
+/// # Panics
+/// When that is more than there may be, or would talk to a terminal.
+#[must_use]
+pub fn migrate(text: &str) -> Option<usize> {
+    let import = Kind::of(text)?.read(text);
+    assert!(import.clients.len() <= migrate::MAX_CLIENTS);
+    assert!(import.left.iter().all(|left| !left.what.chars().any(char::is_control)), "talks to terminals");
+    for client in &import.clients {
+        let disjoint = crate::policy::disjoint(client.open.iter().copied());
+        assert!(!client.open.is_empty() && client.open == disjoint, "ports out of order");
+        assert!(client.duration <= client.max_duration && client.duration.as_secs() > 0);
+        let same = import.clients.iter().filter(|other| other.name == client.name);
+        assert_eq!(same.count(), 1, "a name for two");
+    }
+    Some(import.clients.len())
 }
 
 /// Reads bytes as a journal and as a snapshot of replay marks: how many each holds.

@@ -41,6 +41,8 @@ pub mod config;
 pub mod crypto;
 pub mod enrol;
 pub mod files;
+#[cfg(feature = "daemon")]
+pub mod migrate;
 pub mod passphrase;
 pub mod profile;
 pub mod text;

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::grant::{Action, Grant, MAX_RANGES, ProfileIndex, Session, Uses};
 use crate::knock::{Ask, Knock, Op, ServiceTag, Target, Wanted, service_tag};
-use crate::text::{Network, PortRange, Span};
+use crate::text::{Moment, Network, PortRange, Span};
+use crate::time::Timestamp;
 use crate::x509::scope::{Place, Scope};
 
 /// What one profile allows, complete and checked: made by the configuration, carried to the worker.
@@ -38,17 +39,42 @@ pub struct Rules {
     pub wide: bool,
     /// How many grants of this profile may be live at a time.
     pub max_grants: u16,
+    /// From when on its knocks are refused; no grant lasts longer.
+    pub expires: Option<Moment>,
+}
+
+impl Rules {
+    /// The same for keys that another pair has taken the place of, and that are good until then. No grant that they ask
+    /// for lasts longer.
+    #[must_use]
+    pub fn until(&self, end: Moment) -> Self {
+        Self { expires: Some(self.expires.map_or(end, |expires| expires.min(end))), ..self.clone() }
+    }
+}
+
+/// What is left at `at` of a time that ends at `expires`: all that was wanted, less, or nothing.
+#[must_use]
+pub fn within(wanted: Span, expires: Option<Moment>, at: Timestamp) -> Option<Span> {
+    let Some(expires) = expires else { return Some(wanted) };
+    // Rounded down: what ends a little early has not outlasted anything.
+    let left = Timestamp::from_secs(expires.as_secs()).since(at).as_secs();
+    let left = Span::from_secs(u32::try_from(left).unwrap_or(u32::MAX));
+    (left > Span::from_secs(0)).then(|| wanted.min(left))
 }
 
 /// How many disjoint port ranges one profile may open.
 pub const MAX_OPEN: usize = 16;
 
-/// Decides what `knock` gets under `rules`; `profile` is the index that the request to the monitor carries.
+/// Decides what `knock` gets under `rules` at the time `at`; `profile` is the index that the request to the monitor
+/// carries.
 ///
 /// # Errors
 /// The [`Refusal`] that ends the knock, when the profile allows nothing of what it asks for.
-pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Grant, Refusal> {
+pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock, at: Timestamp) -> Result<Grant, Refusal> {
     let Knock { ask, source, .. } = knock;
+    let lifetime = ask.duration.unwrap_or(rules.duration).min(rules.max_duration);
+    let lifetime = within(lifetime, rules.expires, at)
+        .ok_or(Refusal::Expired { since: rules.expires.unwrap_or_default() })?;
     let address = address(rules, ask.target, *source)?;
     // Nobody locks another address out than his own, unless the profile wants it.
     let asked = Session { lock_out: ask.session.lock_out && address == *source, ..ask.session };
@@ -63,7 +89,7 @@ pub fn decide(profile: ProfileIndex, rules: &Rules, knock: &Knock) -> Result<Gra
         ports: ports(rules, &ask.ports)?,
         uses: uses(rules, ask),
         session,
-        lifetime: ask.duration.unwrap_or(rules.duration).min(rules.max_duration),
+        lifetime,
     })
 }
 
@@ -77,8 +103,9 @@ pub fn decide_within(
     rules: &Rules,
     scope: &Scope,
     knock: &Knock,
+    at: Timestamp,
 ) -> Result<Grant, Refusal> {
-    let grant = decide(profile, rules, knock)?;
+    let grant = decide(profile, rules, knock, at)?;
     if scope.allowances.is_empty() {
         return Ok(grant);
     }
@@ -192,6 +219,16 @@ pub enum Refusal {
         /// What was asked for.
         asked: Vec<PortRange>,
     },
+    /// The profile's time is over.
+    Expired {
+        /// Since when.
+        since: Moment,
+    },
+    /// The keys that the knock was made with have been replaced, and the time in which both were good is over.
+    Rotated {
+        /// Since when.
+        since: Moment,
+    },
     /// None of the ports that the rules would have granted are among those that the certificate names.
     Certificate {
         /// What the rules would have granted.
@@ -213,6 +250,8 @@ impl Refusal {
             Self::NoHost { .. } => "no-host",
             Self::Service => "service",
             Self::Ports { .. } => "ports",
+            Self::Expired { .. } => "expired",
+            Self::Rotated { .. } => "rotated",
             Self::Certificate { .. } => "cert-ports",
             Self::Scattered { .. } => "scattered",
         }
@@ -236,6 +275,16 @@ impl fmt::Display for Refusal {
                 f.write_str("the profile's `open` holds none of")?;
                 asked.iter().try_for_each(|range| write!(f, " {range}"))
             }
+            Self::Expired { since } => write!(
+                f,
+                "the profile is good until {since} and no longer; set a later `expires` in it and reload to let the client \
+                 in again"
+            ),
+            Self::Rotated { since } => write!(
+                f,
+                "made with the keys from before a rotation, which were good until {since}; let the client import the \
+                 bundle that the rotation made"
+            ),
             Self::Certificate { asked } => {
                 f.write_str("the certificate's knock: URIs allow none of")?;
                 asked.iter().try_for_each(|range| write!(f, " {range}"))
@@ -260,6 +309,7 @@ mod tests {
 
     const HOME: &str = "198.51.100.7";
     const OTHER: &str = "203.0.113.9";
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -281,6 +331,7 @@ mod tests {
             other_addresses: vec!["203.0.113.0/24".parse().unwrap()],
             wide: false,
             max_grants: 4,
+            expires: None,
         }
     }
 
@@ -297,7 +348,7 @@ mod tests {
             mac1: [0; 16],
             ask,
         };
-        decide(ProfileIndex(3), rules, &knock)
+        decide(ProfileIndex(3), rules, &knock, NOW)
     }
 
     #[test]
@@ -329,6 +380,29 @@ mod tests {
             .uses,
             Uses::Once
         );
+    }
+
+    #[test]
+    fn a_grant_ends_with_its_profile_and_a_knock_after_that_is_refused() {
+        let end = NOW.as_secs();
+        let decided = |after: u64| {
+            let expires = Some(Moment::from_secs(end.saturating_add(after)));
+            decided(&Rules { expires, ..rules() }, ask()).map(|grant| grant.lifetime)
+        };
+        assert_eq!(decided(3600), Ok(Span::from_secs(15)));
+        assert_eq!(decided(7), Ok(Span::from_secs(7)));
+        assert_eq!(decided(0), Err(Refusal::Expired { since: Moment::from_secs(end) }));
+        assert_eq!(super::within(Span::from_secs(9), Some(Moment::from_secs(end)), NOW), None);
+        // Less than a second is left: a grant of 0s would open nothing.
+        let almost = NOW.saturating_sub(std::time::Duration::from_millis(900));
+        assert_eq!(super::within(Span::from_secs(9), Some(Moment::from_secs(end)), almost), None);
+    }
+
+    #[test]
+    fn replaced_keys_are_good_until_the_earlier_of_two_ends() {
+        let end = |seconds| Some(Moment::from_secs(seconds));
+        let rules = Rules { expires: end(50), ..rules() };
+        assert_eq!([40, 60].map(|at| rules.until(Moment::from_secs(at)).expires), [end(40), end(50)]);
     }
 
     #[test]
@@ -364,7 +438,7 @@ mod tests {
             mac1: [0; 16],
             ask: Ask { ports, duration: Some(Span::from_secs(50)), ..ask() },
         };
-        decide_within(ProfileIndex(3), &rules, &scope, &knock)
+        decide_within(ProfileIndex(3), &rules, &scope, &knock, NOW)
     }
 
     #[test]
@@ -401,7 +475,7 @@ mod tests {
             mac1: [0; 16],
             ask: ask(),
         };
-        let decided = decide_within(ProfileIndex(3), &rules, &Scope { allowances }, &knock);
+        let decided = decide_within(ProfileIndex(3), &rules, &Scope { allowances }, &knock, NOW);
         assert_eq!(decided, Err(Refusal::Scattered { ranges: 31 }));
     }
 

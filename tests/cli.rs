@@ -64,7 +64,7 @@ impl Place {
         let mut command = Command::new(KNOCKD);
         command.env_clear().env("HOME", self.path("home")).current_dir(self.0.path()).args(&words);
         let (with_config, with_state, with_runtime) = match words[0] {
-            "profile" | "check" | "init" => (true, true, false),
+            "profile" | "check" | "init" | "import-config" => (true, true, false),
             "run" => (true, true, true),
             "status" | "guard" | "unguard" | "grant" | "revoke" | "reload" => (false, false, true),
             _ => (false, false, false),
@@ -634,6 +634,104 @@ fn a_removed_profile_is_gone_and_an_unknown_one_is_an_error() {
     ] {
         assert_eq!(place.fails(words, 1), format!("knockd-rs: {error}"));
     }
+}
+
+#[test]
+fn a_dry_run_of_an_import_writes_nothing_and_an_import_writes_over_nothing() {
+    let place = Place::new();
+    place.write("knockd.conf", 0o644, include_str!("data/migrate/knockd.conf"));
+    let text = place.ok("import-config --dry-run knockd.conf");
+    assert!(
+        text.contains("would make the profile openssh of [openSSH]") && text.contains("nothing was written")
+    );
+    assert_eq!(fs::read_dir(place.path("etc")).unwrap().count(), 0, "{text}");
+    place.ok("profile add openssh --open tcp/80 --host localhost");
+    let before = place.read("etc/profiles.d/openssh.toml");
+    let text = place.ok("import-config knockd.conf");
+    assert!(text.contains("[openSSH]: there is a profile `openssh`"), "{text}");
+    assert!(text.contains("made the profile openhttps"), "{text}");
+    assert_eq!(place.read("etc/profiles.d/openssh.toml"), before);
+    assert!(place.read("etc/profiles.d/openhttps.toml").contains("total = \"15s\""));
+    place.ok("check");
+}
+
+#[test]
+fn a_sequence_that_clashes_with_another_is_not_carried_over_and_breaks_nothing() {
+    let place = Place::new();
+    let section = |name: &str, knocks: &str, port: u16| {
+        format!(
+            "[{name}]\nsequence = {knocks}\nseq_timeout = 5\n\
+             command = iptables -A INPUT -s %IP% -p tcp --dport {port} -j ACCEPT\nstop_command = true\n"
+        )
+    };
+    let text = section("one", "7000,9000,8000", 22)
+        + &section("two", "6000,5000,8000", 80)
+        + &section("scan", "1,2,3", 25);
+    place.write("knockd.conf", 0o644, &text);
+    let text = place.ok("import-config knockd.conf");
+    assert!(text.contains("made the profile one of [one]"), "{text}");
+    assert!(text.contains("knockd.conf:6: [two]: ") && text.contains("ends with the same knock"), "{text}");
+    assert!(
+        text.contains("knockd.conf:11: [scan]: ") && text.contains("so that a port scan would open"),
+        "{text}"
+    );
+    assert!(
+        !place.path("etc/profiles.d/two.toml").exists() && !place.path("etc/profiles.d/scan.toml").exists()
+    );
+    place.ok("check");
+}
+
+#[test]
+fn a_file_of_neither_kind_is_no_configuration_to_import() {
+    let place = Place::new();
+    place.write("hello", 0o644, "hello\n");
+    let error = place.fails("import-config hello", 1);
+    assert!(error.contains("hello is neither a configuration of knockd"), "{error}");
+}
+
+#[test]
+fn a_profile_for_a_time_says_so_wherever_it_is_shown() {
+    let place = Place::new();
+    let add = "profile add guest --open tcp/22 --host localhost --expires";
+    assert!(place.fails(&format!("{add} soon"), 2).contains("`soon` is neither a moment nor a duration"));
+    assert!(place.fails(&format!("{add} 2020-01-01"), 2).contains("2020-01-02T00:00:00Z is over"));
+    place.ok(&format!("{add} 2099-01-31"));
+    assert!(place.ok("profile list").contains("(until 2099-02-01T00:00:00Z)"));
+    assert!(place.ok("profile show guest").contains("expires          2099-02-01T00:00:00Z"));
+    assert!(place.read("guest.knock").contains("\"expires\": \"2099-02-01T00:00:00Z\""));
+    place.ok("import guest.knock");
+    assert!(
+        place.read("home/.config/knockd-rs/localhost.toml").contains("expires = \"2099-02-01T00:00:00Z\"")
+    );
+    let file = place.read("etc/profiles.d/guest.toml").replace("2099", "2020");
+    place.write("etc/profiles.d/guest.toml", 0o640, &file);
+    let output = place.run("check");
+    assert!(
+        output.status.success() && said(&output).contains("warning: the profile `guest` was good until 2020")
+    );
+}
+
+#[test]
+fn a_rotation_that_fails_leaves_the_profile_as_it_was_and_no_bundle() {
+    let place = Place::with_laptop();
+    let before = place.read("etc/profiles.d/laptop.toml");
+    assert!(
+        place.fails("profile rotate laptop --host localhost", 1).contains("laptop.knock is there already")
+    );
+    place.write("etc/profiles.d/laptop.toml", 0o640, &before.replace("public_key", "\"public_key\""));
+    place.ok("profile rotate laptop --host localhost --out new.knock");
+    assert_eq!(place.mode("etc/profiles.d/laptop.toml"), 0o640);
+    assert_eq!(place.mode("new.knock"), 0o600);
+    let shown = place.ok("profile show laptop");
+    assert_eq!(shown.matches("older key        ").count(), 1, "{shown}");
+    let inline = before.replace("\nopen = ", "\nprevious = []\nopen = ");
+    place.write("etc/profiles.d/laptop.toml", 0o640, &inline);
+    let error = place.fails("profile rotate laptop --host localhost --out newer.knock", 1);
+    assert!(error.contains("in a form that cannot be edited here"), "{error}");
+    assert_eq!(place.read("etc/profiles.d/laptop.toml"), inline);
+    assert!(!place.path("newer.knock").exists());
+    place.ok("profile add app --open tcp/22 --plain tcp/7000,udp/8000,tcp/6000");
+    assert!(place.fails("profile rotate app --host localhost", 1).contains("has no keys"));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn unknown_keys_are_refused_with_the_accepted_ones_and_the_one_that_was_meant() 
         "max-duration = \"1h\"\n",
         &[
             "profiles.d/laptop.toml:3: max-duration: unknown key; did you mean max_duration? use public_key, psk, open, \
-         duration, max_duration, connections, session, lockout, other_addresses, wide, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
+         duration, max_duration, connections, session, lockout, other_addresses, wide, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp, expires, previous",
         ],
     )]);
 }
@@ -684,7 +684,7 @@ fn json_profiles_have_the_same_keys_and_the_same_errors() {
              tcp/22",
             "profiles.d/laptop.json:7: duration: is a number; use \"1s\" to \"30d\"",
             "profiles.d/laptop.json:8: timeout: unknown key; use public_key, psk, open, duration, max_duration, \
-             connections, session, lockout, other_addresses, wide, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp",
+             connections, session, lockout, other_addresses, wide, max_grants, enabled, methods, max_age, max_ahead, insecure, plain, totp, expires, previous",
         ]
     );
     assert_eq!(
@@ -916,6 +916,7 @@ fn an_added_profile_loads_as_it_was_meant_and_can_be_removed() {
         connections: Uses::Many,
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         methods: Vec::new(),
+        expires: None,
     };
     let path = profile::write_profile(etc.path(), &name, &new, &settings).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
@@ -950,6 +951,7 @@ fn a_profile_that_would_be_refused_is_not_written() {
         connections: Uses::Once,
         other_addresses: Vec::new(),
         methods: Vec::new(),
+        expires: None,
     };
     let settings = etc.load().unwrap().settings;
     let error = profile::write_profile(etc.path(), &"laptop".parse().unwrap(), &new, &settings).unwrap_err();

@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Certificates: what a knock shows, and what a rule or a policy has to know of it.
     ("x509", "crypto text time"),
     ("knock", "crypto frame session text time x509"),
-    ("policy", "grant knock text x509"),
+    ("policy", "grant knock text time x509"),
     ("grant", "knock policy session text time"),
     ("nft", "grant text"),
     ("capture", "frame privsep sys text time"),
@@ -46,16 +46,17 @@ const MAY_USE: &[(&str, &str)] = &[
         "capture clock config control crypto files frame grant knock log nft notify policy profile state sys text time x509",
     ),
     ("ca", "files text time x509"),
+    ("migrate", "policy text"),
     // The client: of the daemon it knows no more than what both sides must agree on.
     ("client", "clock config crypto enrol files frame knock session sys text time x509"),
     // Diagnosis: looks at everything, and is named by the command line alone.
     ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
-    ("fuzzing", "config enrol knock nft profile state x509"),
+    ("fuzzing", "config crypto enrol knock migrate nft policy profile state text x509"),
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log notify passphrase privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log migrate notify passphrase privsep profile state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -78,6 +79,7 @@ const PURE: &[&str] = &[
     "frame/",
     "grant/",
     "knock/",
+    "migrate/",
     "policy.rs",
     "session.rs",
     "text/",
@@ -111,6 +113,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "frame.rs",
     "grant/mod.rs",
     "knock/mod.rs",
+    "migrate/mod.rs",
     "policy.rs",
     "text/mod.rs",
     "time.rs",

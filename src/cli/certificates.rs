@@ -80,6 +80,7 @@ impl MakeBundle {
             sequence: config.settings.sequence.clone(),
             duration: Some(rule.profile.duration),
             max_duration: Some(rule.profile.max_duration),
+            expires: None,
         };
         let out = self.out.unwrap_or_else(|| format!("{}.knock", self.name).into());
         save_bundle(&out, &Bundle { server, access, private_key: None })

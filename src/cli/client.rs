@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use super::exit::{print, warn};
+use super::expiry::patience;
 use super::identity::CertificateFiles;
 use crate::client::knock::{Knocker, Opened, StillClosed, Way};
 use crate::client::sequence::{Style, Tempo};
@@ -103,9 +104,10 @@ pub(super) struct Knock {
 }
 
 impl Knock {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(mut self) -> Result<(), Failure> {
         let dirs = dirs()?;
         let server = Server::load(&dirs, &self.server).map_err(|errors| broken(&errors))?;
+        self.timeout = patience(server.access(), &self.server, self.timeout);
         let (wanted, ports) = self.wanted(server.access())?;
         let ask = self.ask(wanted);
         let mut knocker =

@@ -14,17 +14,52 @@ use crate::grant::Uses;
 use crate::profile::Opens;
 use crate::text::{PortRange, Span};
 
+/// Where the system's daemon has its socket.
+const RUNTIME_DIR: &str = "/run/knockd-rs";
+
 /// Where the daemon's socket is.
 #[derive(Debug, Args)]
 pub(super) struct Daemon {
     /// The daemon's runtime directory.
-    #[arg(long, value_name = "DIR", default_value = "/run/knockd-rs")]
+    #[arg(long, value_name = "DIR", default_value = RUNTIME_DIR)]
     runtime_dir: PathBuf,
 }
 
 impl Daemon {
+    /// The one of the system.
+    pub(super) fn usual() -> Self {
+        Self::at(RUNTIME_DIR.into())
+    }
+
+    /// The one with this runtime directory.
+    pub(super) fn at(runtime_dir: PathBuf) -> Self {
+        Self { runtime_dir }
+    }
+
+    /// Has it read its configuration again, and waits until a worker goes by that.
+    pub(super) fn reload(&self) -> Result<Vec<String>, Failure> {
+        let lines = self.tell(&Command::Reload {})?;
+        self.await_serving()?;
+        Ok(lines)
+    }
+
+    /// Waits until the worker serves the configuration that the daemon has.
+    pub(super) fn await_serving(&self) -> Result<(), Failure> {
+        let started = Instant::now();
+        while started.elapsed() < RELOAD_PATIENCE {
+            let status = self.status()?;
+            if status.serving == status.configuration {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(Failure::Failed(
+            "the daemon has read it, but no worker serves it yet; see `knockd-rs status`".into(),
+        ))
+    }
+
     /// Sends a command and returns the lines of the answer.
-    fn tell(&self, command: &Command) -> Result<Vec<String>, Failure> {
+    pub(super) fn tell(&self, command: &Command) -> Result<Vec<String>, Failure> {
         match self.ask(command)? {
             Reply::Done(lines) => Ok(lines),
             Reply::Refused(lines) => Err(Failure::Refused(lines)),
@@ -229,17 +264,6 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Failure> {
-        print_all(&self.daemon.tell(&Command::Reload {})?)?;
-        let started = Instant::now();
-        while started.elapsed() < RELOAD_PATIENCE {
-            let status = self.daemon.status()?;
-            if status.serving == status.configuration {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Err(Failure::Failed(
-            "the daemon has read it, but no worker serves it yet; see `knockd-rs status`".into(),
-        ))
+        print_all(&self.daemon.reload()?)
     }
 }

@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use super::Failure;
 use super::door::unit_troubles;
 use super::exit::{print, warn};
-use crate::config::{self, LogFormat, SERVER_KEY, make_keys_if_missing};
+use super::expiry::now;
+use crate::config::{self, CONFIG_DIR, LogFormat, SERVER_KEY, make_keys_if_missing};
 use crate::doctor::look::server::certificate_troubles;
 use crate::privsep::{self, Directories, Ended};
 use crate::state;
@@ -17,7 +18,7 @@ use crate::state;
 #[derive(Debug, Args)]
 pub(super) struct Places {
     /// The configuration directory.
-    #[arg(long, value_name = "DIR", default_value = "/etc/knockd-rs")]
+    #[arg(long, value_name = "DIR", default_value = CONFIG_DIR)]
     pub(super) config_dir: PathBuf,
     /// Where replay marks and guards outlive a reboot.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/knockd-rs")]
@@ -94,7 +95,7 @@ impl Check {
             .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))?;
         loaded.warnings.iter().for_each(|warning| warn(&format!("warning: {warning}")));
         let troubles = certificate_troubles(&loaded).into_iter().chain(unit_troubles(&loaded.settings.doors));
-        troubles.for_each(|trouble| warn(&format!("warning: {trouble}")));
+        troubles.chain(loaded.expired(now())).for_each(|trouble| warn(&format!("warning: {trouble}")));
         let dir = self.places.config_dir.display();
         let count = loaded.profiles.len();
         let profiles = if count == 1 { "profile" } else { "profiles" };

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use super::client::{broken, dirs, read_key};
 use super::exit::print;
+use super::expiry::refuse_expired;
 use super::identity::CertificateFiles;
 use crate::client::store::{Dirs, load_server, save_server};
 use crate::enrol::{Access, Bundle, Carried, Enrolment, Host, Protected, SCHEME, load_carried, read_carried};
@@ -54,6 +55,7 @@ impl Import {
             Carried::Open(bundle) => *bundle,
             Carried::Protected(protected) => self.open(&protected)?,
         };
+        refuse_expired(&bundle.access, &self.shown())?;
         let own = self.private_key.as_deref().map(read_key).transpose()?;
         let name = self.name.clone().unwrap_or_else(|| bundle.server.clone());
         let mut enrolment: Enrolment =
@@ -166,7 +168,7 @@ fn pasted() -> Result<Zeroizing<Vec<u8>>, Failure> {
 const LIMIT: usize = 1 << 20;
 
 fn tell(name: &ServerName, enrolment: &Enrolment) -> Result<(), Failure> {
-    let Access { open, services, methods, duration, max_duration, .. } = &enrolment.access;
+    let Access { open, services, methods, duration, max_duration, expires, .. } = &enrolment.access;
     print(&format!("{name}: {}", summary(enrolment)))?;
     let mut opens: Vec<String> = open.iter().map(ToString::to_string).collect();
     if !services.is_empty() {
@@ -178,6 +180,7 @@ fn tell(name: &ServerName, enrolment: &Enrolment) -> Result<(), Failure> {
     let mut how = format!("  by {}", methods.join(", "));
     duration.iter().for_each(|span| how += &format!("; for {span} unless asked"));
     max_duration.iter().for_each(|span| how += &format!(", {span} at most"));
+    expires.iter().for_each(|moment| how += &format!("; until {moment}"));
     print(&how)
 }
 

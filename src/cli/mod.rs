@@ -23,6 +23,7 @@ mod door;
 #[cfg(feature = "daemon")]
 mod events;
 mod exit;
+mod expiry;
 #[cfg(feature = "daemon")]
 mod explain;
 #[cfg(feature = "daemon")]
@@ -32,7 +33,13 @@ mod identity;
 #[cfg(feature = "client")]
 mod import;
 #[cfg(feature = "daemon")]
+mod migrate;
+#[cfg(feature = "daemon")]
 mod profile;
+#[cfg(feature = "daemon")]
+mod reloading;
+#[cfg(feature = "daemon")]
+mod rotate;
 #[cfg(feature = "client")]
 mod sequence;
 #[cfg(feature = "client")]
@@ -124,6 +131,8 @@ enum Command {
     #[command(subcommand)]
     Profile(profile::Profile),
     #[cfg(feature = "daemon")]
+    ImportConfig(migrate::ImportConfig),
+    #[cfg(feature = "daemon")]
     #[command(subcommand)]
     Certificates(certificates::Certificates),
     #[cfg(feature = "daemon")]
@@ -206,6 +215,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Explain(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Profile(args) => args.run(),
+        #[cfg(feature = "daemon")]
+        Command::ImportConfig(args) => args.run(),
         #[cfg(feature = "daemon")]
         Command::Certificates(command) => command.run(),
         #[cfg(feature = "daemon")]

@@ -1,4 +1,4 @@
-//! `profile add | list | show | remove`: the clients of this server.
+//! `profile add | list | show | rotate | remove`: the clients of this server.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,10 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use super::bundle::{Forms, Protect, carry};
 use super::daemon::{Places, init};
-use super::exit::print;
+use super::exit::{print, warn};
+use super::expiry::{Expiry, now};
+use super::reloading::{Reloading, Told};
+use super::rotate::Rotate;
 use crate::config::{self, Configuration};
 use crate::crypto::{KeyPair, PublicKey, Secret};
 use crate::enrol::{Access, Bundle, Carried, Host, save_carried};
@@ -21,6 +24,7 @@ pub(super) enum Profile {
     Add(Box<Add>),
     List(List),
     Show(Show),
+    Rotate(Box<Rotate>),
     Remove(Remove),
 }
 
@@ -30,6 +34,7 @@ impl Profile {
             Self::Add(args) => args.run(),
             Self::List(args) => args.run(),
             Self::Show(args) => args.run(),
+            Self::Rotate(args) => args.run(),
             Self::Remove(args) => args.run(),
         }
     }
@@ -79,6 +84,9 @@ pub(super) struct Add {
     /// How the client may knock: spa (the default), syn. Again for more.
     #[arg(long, value_name = "METHOD")]
     method: Vec<Method>,
+    /// Until when it may knock: 2027-01-31, 2027-01-31T12:00:00Z, or for how long from now: 90d.
+    #[arg(long, value_name = "DATE|DURATION")]
+    expires: Option<Expiry>,
     /// Leave out the pre-shared key, the hedge against quantum computers.
     #[arg(long)]
     no_psk: bool,
@@ -95,6 +103,8 @@ pub(super) struct Add {
     protect: Protect,
     #[command(flatten)]
     places: Places,
+    #[command(flatten)]
+    reloading: Reloading,
 }
 
 impl Add {
@@ -104,8 +114,7 @@ impl Add {
         if !self.plain.is_empty() {
             return self.add_plain(&config);
         }
-        let out = self.out()?;
-        self.forms.check()?;
+        let out = place(self.out.clone(), &self.forms, &self.name)?;
         let own =
             if self.public_key.is_none() { Some(KeyPair::from_seed(*random()?.expose())) } else { None };
         let Some(public_key) = self.public_key.or(own.as_ref().map(KeyPair::public)) else {
@@ -123,44 +132,19 @@ impl Add {
             connections: if self.many { Uses::Many } else { Uses::Once },
             other_addresses: self.other_address.clone(),
             methods: self.method.clone(),
+            expires: self.expires.map(|expiry| expiry.0),
         };
         let path = write_profile(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;
         let handed = bundle_of(&self.places, &self.name, server, host, own.as_ref())
             .and_then(|bundle| carry(bundle, passphrase))
-            .and_then(|carried| self.hand_over(out.as_deref(), &carried));
+            .and_then(|carried| hand_over(&self.forms, out.as_deref(), &carried));
         if let Err(failure) = handed {
             // Without its bundle the client can never knock, and the name would be taken.
             let _ = remove_profile(&self.places.config_dir, &self.name);
             return Err(failure);
         }
         self.tell(&path, out.as_deref(), own.is_some())
-    }
-
-    /// The file that the bundle is written to, if it is to be in one.
-    fn out(&self) -> Result<Option<PathBuf>, Failure> {
-        let out = match &self.out {
-            None if self.forms.is_any() => return Ok(None),
-            None => PathBuf::from(format!("{}.knock", self.name)),
-            Some(out) => out.clone(),
-        };
-        if out.symlink_metadata().is_ok() {
-            return Err(Failure::Failed(format!(
-                "{} is there already; choose another name with --out",
-                out.display()
-            )));
-        }
-        Ok(Some(out))
-    }
-
-    fn hand_over(&self, out: Option<&Path>, carried: &Carried) -> Result<(), Failure> {
-        if let Some(out) = out {
-            save_carried(out, carried).map_err(|error| Failure::Failed(error.to_string()))?;
-        }
-        self.forms.hand_over(carried).inspect_err(|_| {
-            // A bundle of a profile that is taken back opens nothing.
-            let _ = out.map(std::fs::remove_file);
-        })
     }
 
     fn tell(&self, path: &Path, out: Option<&Path>, secret: bool) -> Result<(), Failure> {
@@ -177,10 +161,9 @@ impl Add {
             }
             None => {}
         }
-        self.forms.say(&format!(
-            "next: on the client {}; here `knockd-rs reload` if the daemon runs",
-            self.forms.next(out)
-        ))
+        let told = self.reloading.reload(&self.places);
+        told.say_by("the daemon knows it: the client may knock", |line| self.forms.say(line))?;
+        self.forms.say(&format!("next: on the client {}", self.forms.next(out)))
     }
 
     /// A profile without keys, whose client has nothing to import.
@@ -190,6 +173,8 @@ impl Add {
             open: self.open.clone(),
             duration: self.duration,
             connections: if self.many { Uses::Many } else { Uses::Once },
+            times: (None, None),
+            expires: self.expires.map(|expiry| expiry.0),
         };
         let path = write_plain(&self.places.config_dir, &self.name, &profile, &config.settings)
             .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -199,16 +184,38 @@ impl Add {
         ))?;
         let ports: Vec<String> =
             self.plain.iter().map(|port| format!("{}:{}", port.first(), port.protocol())).collect();
-        print(&format!(
-            "next: on the client `knock SERVER {}`; here `knockd-rs reload` if the daemon runs",
-            ports.join(" ")
-        ))
+        self.reloading.reload(&self.places).say("the daemon knows it: the client may knock")?;
+        print(&format!("next: on the client `knock SERVER {}`", ports.join(" ")))
     }
+}
+
+/// The file that a bundle is written to, if it is to be in one; nothing may be in the way of it or of its picture.
+pub(super) fn place(
+    out: Option<PathBuf>,
+    forms: &Forms,
+    name: &ProfileName,
+) -> Result<Option<PathBuf>, Failure> {
+    forms.check()?;
+    match out {
+        None if forms.is_any() => Ok(None),
+        other => free(other, name).map(Some),
+    }
+}
+
+/// Writes the bundle and shows it, as far as either is wanted.
+pub(super) fn hand_over(forms: &Forms, out: Option<&Path>, carried: &Carried) -> Result<(), Failure> {
+    if let Some(out) = out {
+        save_carried(out, carried).map_err(|error| Failure::Failed(error.to_string()))?;
+    }
+    forms.hand_over(carried).inspect_err(|_| {
+        // A bundle of a profile that is taken back opens nothing.
+        let _ = out.map(std::fs::remove_file);
+    })
 }
 
 /// A profile's bundle, from the profile as it reads back: services resolved, ports merged. Without the client's own key
 /// it is the strict one, which is all that the server can give later.
-fn bundle_of(
+pub(super) fn bundle_of(
     places: &Places,
     name: &ProfileName,
     server: ServerName,
@@ -220,22 +227,8 @@ fn bundle_of(
     if profile.public_key.is_none() {
         return Err(Failure::Failed(format!("{name} knocks without keys, so there is no bundle for it")));
     }
-    let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
-    let access = Access {
-        host,
-        port: config.settings.capture.port,
-        profile: name.clone(),
-        server_key: config.server.public(),
-        gate_key: config.gate.clone(),
-        psk: profile.has_psk().then(|| profile.psk.clone()),
-        open: profile.open.clone(),
-        services: services.collect(),
-        methods: profile.methods.clone(),
-        totp_ports: profile.totp_ports,
-        sequence: config.settings.sequence.clone(),
-        duration: Some(profile.duration),
-        max_duration: Some(profile.max_duration),
-    };
+    let psk = profile.has_psk().then(|| profile.psk.clone());
+    let access = access(&config, profile, host, psk);
     Ok(Bundle { server, access, private_key: own.map(|keys| keys.secret().clone()) })
 }
 
@@ -253,7 +246,12 @@ impl List {
             print("no profile yet; `knockd-rs profile add NAME --open tcp/22` makes one")?;
         }
         for profile in &config.profiles {
-            let off = if profile.enabled { "" } else { "  (disabled)" };
+            let off = match profile.expires {
+                _ if !profile.enabled => "  (disabled)".to_owned(),
+                Some(expires) if expires <= now() => format!("  (expired {expires})"),
+                Some(expires) => format!("  (until {expires})"),
+                None => String::new(),
+            };
             let opens: Vec<String> = profile.opens.iter().map(ToString::to_string).collect();
             print(&format!("{:<16} {}  {}{off}", profile.name, profile.fingerprint(), opens.join(" ")))?;
         }
@@ -320,6 +318,13 @@ impl Show {
             join(profile.other_addresses.iter().map(ToString::to_string).collect())
         ))?;
         print(&format!("grants           {} addresses at a time", profile.max_grants))?;
+        let over = if profile.is_over(now()) { ", which is over" } else { "" };
+        let expires = profile.expires.map(|expires| format!("{expires}{over}"));
+        print(&format!("expires          {}", expires.unwrap_or_else(|| "never".to_owned())))?;
+        for keys in &profile.previous {
+            let over = if keys.until <= now() { "refused since" } else { "good until" };
+            print(&format!("older key        {} {over} {}", keys.public_key.fingerprint(), keys.until))?;
+        }
         Ok(())
     }
 }
@@ -334,24 +339,32 @@ impl Show {
     }
 }
 
-/// Remove a profile. A running daemon ends its grants at the next reload.
+/// Remove a profile. A running daemon refuses its knocks and has ended its grants when this returns.
 #[derive(Debug, Args)]
 pub(super) struct Remove {
     /// Which.
     name: ProfileName,
     #[command(flatten)]
     places: Places,
+    #[command(flatten)]
+    reloading: Reloading,
 }
 
 impl Remove {
     fn run(self) -> Result<(), Failure> {
         let path = remove_profile(&self.places.config_dir, &self.name)
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        print(&format!(
-            "removed {}; `knockd-rs reload` makes the daemon forget it and end its grants",
-            path.display()
-        ))?;
-        Ok(())
+        print(&format!("removed {}", path.display()))?;
+        match self.reloading.forget(&self.places, &self.name) {
+            Told::Done(lines) => lines.iter().try_for_each(|line| print(line)),
+            Told::Nobody(why) => {
+                why.lines().for_each(|line| warn(&format!("knockd-rs: {line}")));
+                warn(
+                    "knockd-rs: its live grants go on until a daemon that runs is told, or their time is over",
+                );
+                Ok(())
+            }
+        }
     }
 }
 
@@ -380,7 +393,10 @@ pub(super) fn load(places: &Places) -> Result<Configuration, Failure> {
         .map_err(|errors| Failure::Broken(errors.iter().map(ToString::to_string).collect()))
 }
 
-fn find<'a>(config: &'a Configuration, name: &ProfileName) -> Result<&'a crate::profile::Profile, Failure> {
+pub(super) fn find<'a>(
+    config: &'a Configuration,
+    name: &ProfileName,
+) -> Result<&'a crate::profile::Profile, Failure> {
     config
         .profiles
         .iter()
@@ -388,7 +404,45 @@ fn find<'a>(config: &'a Configuration, name: &ProfileName) -> Result<&'a crate::
         .ok_or_else(|| Failure::Failed(format!("there is no profile `{name}`; see `knockd-rs profile list`")))
 }
 
-fn random() -> Result<Secret<32>, Failure> {
+/// Where the bundle goes; never over another file.
+pub(super) fn free(out: Option<PathBuf>, name: &ProfileName) -> Result<PathBuf, Failure> {
+    let out = out.unwrap_or_else(|| PathBuf::from(format!("{name}.knock")));
+    match out.symlink_metadata() {
+        Ok(_) => {
+            let line = format!("{} is there already; choose another name with --out", out.display());
+            Err(Failure::Failed(line))
+        }
+        Err(_) => Ok(out),
+    }
+}
+
+/// What a profile's client has to know, with its own shared secret.
+pub(super) fn access(
+    config: &Configuration,
+    profile: &crate::profile::Profile,
+    host: Host,
+    psk: Option<Secret<32>>,
+) -> Access {
+    let services = profile.services.values().map(|service| (service.name.clone(), service.ports.clone()));
+    Access {
+        host,
+        port: config.settings.capture.port,
+        profile: profile.name.clone(),
+        server_key: config.server.public(),
+        gate_key: config.gate.clone(),
+        psk,
+        open: profile.open.clone(),
+        services: services.collect(),
+        methods: profile.methods.clone(),
+        totp_ports: profile.totp_ports,
+        sequence: config.settings.sequence.clone(),
+        duration: Some(profile.duration),
+        max_duration: Some(profile.max_duration),
+        expires: profile.expires,
+    }
+}
+
+pub(super) fn random() -> Result<Secret<32>, Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| Failure::Failed("the kernel gives no random numbers".into()))?;
     Ok(Secret::new(bytes))

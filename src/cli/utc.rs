@@ -1,17 +1,12 @@
 //! Times as people read them.
 
+use crate::text::date;
 use crate::time::Timestamp;
 
-/// `2026-01-01 00:00:00.000Z`: UTC, so that it is the same wherever it is read. Days to dates as in
-/// "Euclidean affine functions" (Neri and Schneider, 2022): years begin in March, so that leap days come last.
+/// `2026-01-01 00:00:00.000Z`: UTC, so that it is the same wherever it is read.
 pub(super) fn time(at: Timestamp) -> String {
     let (days, second) = (at.as_secs() / 86_400, at.as_secs() % 86_400);
-    let days = days + 719_468;
-    let (century, of_century) = ((4 * days + 3) / 146_097, (4 * days + 3) % 146_097 / 4);
-    let (year, of_year) = ((4 * of_century + 3) / 1461, (4 * of_century + 3) % 1461 / 4);
-    let (month, day) = ((5 * of_year + 2) / 153, (5 * of_year + 2) % 153 / 5 + 1);
-    let (year, month) =
-        if month < 10 { (100 * century + year, month + 3) } else { (100 * century + year + 1, month - 9) };
+    let (year, month, day) = date(days);
     let millis = at.as_nanos() % 1_000_000_000 / 1_000_000;
     format!(
         "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{millis:03}Z",

@@ -182,6 +182,7 @@ mod tests {
                 sequence: crate::knock::Ground::default(),
                 duration: None,
                 max_duration: None,
+                expires: None,
             },
             private_key: Some(Secret::new([4; 32])),
             certificate: None,

@@ -19,8 +19,10 @@ use zeroize::Zeroizing;
 use crate::crypto::{GateKey, KeyPair};
 use crate::files::{self, FileFault, Rules};
 use crate::profile::{self, Profile, ReadProfile, Server};
-use crate::text::ProfileName;
+use crate::text::{Moment, ProfileName};
 
+/// Where the configuration of the system's daemon is.
+pub const CONFIG_DIR: &str = "/etc/knockd-rs";
 /// The daemon's settings, in the configuration directory.
 pub const SETTINGS_FILE: &str = "knockd-rs.toml";
 /// The directory with one file for each client, in the configuration directory.
@@ -46,6 +48,22 @@ pub struct Configuration {
     pub trust: Trust,
     /// What works and may not be what was meant.
     pub warnings: Vec<ConfigWarning>,
+}
+
+impl Configuration {
+    /// A sentence about each profile whose time is over.
+    #[must_use]
+    pub fn expired(&self, at: Moment) -> Vec<String> {
+        let over = self.profiles.iter().filter(|profile| profile.enabled && profile.is_over(at));
+        let sentence = |profile: &Profile| {
+            let (name, expires) = (&profile.name, profile.expires.unwrap_or_default());
+            format!(
+                "the profile `{name}` was good until {expires}: its knocks are refused; set a later `expires`, or remove it: \
+                 knockd-rs profile remove {name}"
+            )
+        };
+        over.map(sentence).collect()
+    }
 }
 
 /// Loads `/etc/knockd-rs` or another directory like it. Keys come from `$CREDENTIALS_DIRECTORY` (`systemd.exec(5)`)

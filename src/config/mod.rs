@@ -24,7 +24,8 @@ pub use error::{ConfigError, ConfigWarning, Place};
 pub use keys::{GATE_KEY, MadeKeys, SERVER_KEY, make_keys_if_missing, server_identity};
 pub use limits::Bounds;
 pub use load::{
-    AUTHORITIES, Configuration, PROFILES_DIR, SETTINGS_FILE, keep_good, load, load_from, load_sound,
+    AUTHORITIES, CONFIG_DIR, Configuration, PROFILES_DIR, SETTINGS_FILE, keep_good, load, load_from,
+    load_sound,
 };
 pub use ports::merged;
 pub use settings::{

@@ -8,8 +8,9 @@ use super::load::{PROFILES_DIR, SETTINGS_FILE};
 use super::settings::{Mode, Settings};
 use crate::crypto::KeyPair;
 use crate::grant::{Session, Uses};
-use crate::knock::{Method, totp};
+use crate::knock::{ClientId, Method, totp};
 use crate::profile::{Plain, Profile, ReadProfile};
+use crate::text::ProfileName;
 
 /// Profiles by the names of their files.
 type Profiles<'a> = &'a [(String, ReadProfile)];
@@ -27,19 +28,14 @@ pub(super) fn profiles(
     server: Option<&KeyPair>,
     profiles: Profiles<'_>,
 ) -> Vec<Report> {
-    let clients = profiles.iter().filter(|(_, read)| is_by_time(read)).count();
+    let clients = profiles.iter().filter(|(_, read)| is_by_time(read));
+    let clients = clients.map(|(_, read)| read.profile.public_keys().count()).sum();
     let mut keys = HashMap::new();
     let mut reports = Vec::with_capacity(profiles.len());
     for (file, read) in profiles {
         let report = Report::new(file);
-        let ReadProfile { profile, key_line, connections_line, .. } = read;
-        if server.is_some_and(|server| Some(server.public()) == profile.public_key) {
-            report.error(*key_line, "public_key", "is this server's own key; use the client's");
-        }
-        if let Some(other) = keys.insert(profile.client(), &profile.name) {
-            let what = format!("is the key of the profile `{other}` too; each client needs its own");
-            report.error(*key_line, "public_key", what);
-        }
+        let ReadProfile { profile, connections_line, .. } = read;
+        one_client_each(read, server, &mut keys, &report);
         if let Some(settings) = settings {
             if let Some(what) = missing_set(settings, profile) {
                 report.error(*connections_line, "connections", what);
@@ -50,6 +46,33 @@ pub(super) fn profiles(
     }
     reports.extend(sequences_of_two(profiles));
     reports
+}
+
+/// Keys that are the server's own, or another profile's, or twice in one.
+fn one_client_each<'a>(
+    read: &'a ReadProfile,
+    server: Option<&KeyPair>,
+    keys: &mut HashMap<ClientId, &'a ProfileName>,
+    report: &Report,
+) {
+    let ReadProfile { profile, key_line, previous_line, .. } = read;
+    let present = (profile.client(), *key_line, "public_key");
+    let previous = profile.previous.iter().map(|keys| (keys.public_key.into(), *previous_line, "previous"));
+    for (client, line, key) in std::iter::once(present).chain(previous) {
+        if server.is_some_and(|server| ClientId::from(server.public()) == client) {
+            report.error(line, key, "is this server's own key; use the client's");
+        }
+        match keys.insert(client, &profile.name) {
+            Some(other) if *other == profile.name => {
+                report.error(line, key, "is one of this profile's keys again; remove it");
+            }
+            Some(other) => {
+                let what = format!("is the key of the profile `{other}` too; each client needs its own");
+                report.error(line, key, what);
+            }
+            None => {}
+        }
+    }
 }
 
 fn is_by_time(read: &ReadProfile) -> bool {

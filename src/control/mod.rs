@@ -80,6 +80,11 @@ pub enum Command {
     },
     /// Reads the configuration again.
     Reload {},
+    /// Forgets a profile whose file is gone, and ends its grants, whatever else is wrong with the configuration.
+    Remove {
+        /// Its name.
+        profile: String,
+    },
     /// What has happened lately, or, to a follower, what happens from now on.
     Events {
         /// Whether to follow.

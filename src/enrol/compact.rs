@@ -1,7 +1,7 @@
 //! A bundle in as few bytes as it takes: what a line carries.
 //!
 //! ```text
-//!   flags          1   1 private key, 2 psk, 4 duration, 8 max_duration, 16 sequence; the others are 0
+//!   flags          1   1 private key, 2 psk, 4 duration, 8 max_duration, 16 sequence, 32 expires; the others are 0
 //!   server key    32
 //!   gate key      32
 //!   private key   32   if flagged
@@ -18,6 +18,7 @@
 //!   duration       n   a number of seconds, if flagged
 //!   max_duration   n   the same, if flagged
 //!   sequence       n   if flagged: base and span in two bytes each, then how many ports are left out, and those
+//!   expires        5   if flagged: seconds since 1970, big endian
 //! ```
 //!
 //! How many, and seconds, are numbers in groups of 7 bits, the lowest first, each but the last with its top bit set.
@@ -34,14 +35,15 @@ use crate::config::ports::merged;
 use crate::crypto::{GateKey, PublicKey, Secret};
 use crate::knock::{Ground, MAX_EXCLUDED, Method, totp};
 use crate::profile::weak::is_weak;
-use crate::text::{PortRange, Protocol, Span};
+use crate::text::{Moment, PortRange, Protocol, Span};
 
 const PRIVATE_KEY: u8 = 1;
 const PSK: u8 = 2;
 const DURATION: u8 = 4;
 const MAX_DURATION: u8 = 8;
 const SEQUENCE: u8 = 16;
-const FLAGS: u8 = PRIVATE_KEY | PSK | DURATION | MAX_DURATION | SEQUENCE;
+const EXPIRES: u8 = 32;
+const FLAGS: u8 = PRIVATE_KEY | PSK | DURATION | MAX_DURATION | SEQUENCE | EXPIRES;
 
 /// The bytes of a bundle. Wiped on drop.
 pub(super) fn encode(bundle: &Bundle) -> Zeroizing<Vec<u8>> {
@@ -56,7 +58,8 @@ pub(super) fn encode(bundle: &Bundle) -> Zeroizing<Vec<u8>> {
         | flag(access.psk.is_some(), PSK)
         | flag(access.duration.is_some(), DURATION)
         | flag(access.max_duration.is_some(), MAX_DURATION)
-        | flag(plays(methods), SEQUENCE)]);
+        | flag(plays(methods), SEQUENCE)
+        | flag(access.expires.is_some(), EXPIRES)]);
     to.bytes(&access.server_key.0);
     to.bytes(access.gate_key.expose());
     bundle.private_key.iter().for_each(|key| to.bytes(key.expose()));
@@ -79,6 +82,10 @@ pub(super) fn encode(bundle: &Bundle) -> Zeroizing<Vec<u8>> {
         to.bytes(&sequence.span.to_be_bytes());
         to.count(sequence.excluded.len());
         sequence.excluded.iter().for_each(|port| to.bytes(&port.to_be_bytes()));
+    }
+    if let Some(expires) = access.expires {
+        let [_, _, _, bytes @ ..] = expires.as_secs().to_be_bytes();
+        to.bytes(&bytes);
     }
     to.0
 }
@@ -122,6 +129,7 @@ fn read(from: &mut Reader<'_>) -> Result<Bundle, &'static str> {
         return Err("sequence");
     }
     let sequence = if has(SEQUENCE) { ground(from).ok_or("sequence")? } else { Ground::default() };
+    let expires = if has(EXPIRES) { Some(from.moment().ok_or("expires")?) } else { None };
     let access = Access {
         host: Host::from_str(host).map_err(|_| "host")?,
         port,
@@ -136,6 +144,7 @@ fn read(from: &mut Reader<'_>) -> Result<Bundle, &'static str> {
         sequence,
         duration,
         max_duration,
+        expires,
     };
     Ok(Bundle { server: server.parse().map_err(|_| "server")?, access, private_key })
 }
@@ -282,6 +291,12 @@ impl<'a> Reader<'a> {
         }
         let span = Span::from_secs(self.number()?);
         limits::GRANT.contains(&span).then_some(Some(span))
+    }
+
+    fn moment(&mut self) -> Option<Moment> {
+        let [a, b, c, d, e] = self.array()?;
+        let seconds = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]);
+        (seconds <= Moment::MAX.as_secs()).then(|| Moment::from_secs(seconds))
     }
 
     fn text(&mut self) -> Option<&'a str> {

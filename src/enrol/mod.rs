@@ -19,7 +19,7 @@ use crate::config::{
 use crate::crypto::{GateKey, KeyPair, Psk, PublicKey, Secret};
 use crate::knock::Ground;
 use crate::profile::{DEFAULT_TOTP_PORTS, Method, TOTP_PORTS, is_weak, methods};
-use crate::text::{PortRange, ProfileName, ServerName, ServiceName, Span};
+use crate::text::{Moment, PortRange, ProfileName, ServerName, ServiceName, Span};
 
 mod certificate;
 mod compact;
@@ -69,6 +69,8 @@ pub struct Access {
     pub duration: Option<Span>,
     /// How long a grant may last at most, as far as the server told.
     pub max_duration: Option<Span>,
+    /// From when on the server refuses knocks, as far as it said.
+    pub expires: Option<Moment>,
 }
 
 /// A bundle: what the server hands to a new client.
@@ -91,6 +93,14 @@ pub struct Enrolment {
     pub private_key: Option<Secret<32>>,
     /// The files with the client's certificate.
     pub certificate: Option<OwnCertificate>,
+}
+
+impl Access {
+    /// Since when the server refuses knocks, if it does at this time.
+    #[must_use]
+    pub fn expired(&self, at: Moment) -> Option<Moment> {
+        self.expires.filter(|expires| *expires <= at)
+    }
 }
 
 impl Enrolment {
@@ -144,6 +154,7 @@ impl Bundle {
             sequence: plays(methods).then(|| GroundText::new(&self.access.sequence)),
             duration: self.access.duration,
             max_duration: self.access.max_duration,
+            expires: self.access.expires,
         };
         // Room for all of it: growing would leave copies of secrets behind.
         let ports: usize = services.values().map(|ports| 64 + 24 * ports.len()).sum();
@@ -233,6 +244,9 @@ impl Enrolment {
         for (key, span) in [("duration", self.access.duration), ("max_duration", self.access.max_duration)] {
             span.iter().for_each(|span| add(&[key, " = \"", &span.to_string(), "\"\n"]));
         }
+        if let Some(expires) = self.access.expires {
+            add(&["expires = \"", &expires.to_string(), "\"\n"]);
+        }
         if plays(methods) {
             let GroundText { base, span, excluded } = GroundText::new(&self.access.sequence);
             add(&["\n# The ports that sequences are played on.\n[sequence]\nbase = ", &base.to_string()]);
@@ -309,6 +323,7 @@ fn read_access(table: &Table<'_>) -> Option<Access> {
         sequence: ground(&table.table("sequence", GROUND_KEYS)),
         duration: table.span("duration", limits::GRANT).map(value),
         max_duration: table.span("max_duration", limits::GRANT).map(value),
+        expires: table.parsed("expires", "use a time in UTC: \"2027-01-31T12:00:00Z\"").map(value),
     })
 }
 
@@ -394,6 +409,8 @@ struct BundleText<'a> {
     duration: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_duration: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Moment>,
 }
 
 #[derive(Serialize)]
@@ -426,6 +443,7 @@ const ACCESS_KEYS: &[&str] = &[
     "sequence",
     "duration",
     "max_duration",
+    "expires",
 ];
 
 #[cfg(test)]

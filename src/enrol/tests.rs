@@ -21,6 +21,7 @@ fn bundle() -> Bundle {
             sequence: Ground::default(),
             duration: Some(Span::from_secs(15)),
             max_duration: Some(Span::from_secs(3600)),
+            expires: None,
         },
         private_key: Some(Secret::new([4; 32])),
     }

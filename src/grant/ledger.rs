@@ -392,6 +392,7 @@ mod tests {
             session: Session::default(),
             lockout: Span::from_secs(600),
             lifetime: Span::from_secs(seconds),
+            expires: None,
         }
     }
 

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use super::{Action, Grant, Holder, Request, Session, Uses, label, network_of};
 use crate::knock::ClientId;
-use crate::policy::{Rules, disjoint};
-use crate::text::{PortRange, Span};
+use crate::policy::{Rules, disjoint, within};
+use crate::text::{Moment, PortRange, Span};
+use crate::time::Timestamp;
 
 /// What one profile can ever be given: the outer bounds of its [`Rules`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct ProfileLimits {
     pub name: String,
     /// Its client: a profile of the same name with another key is another profile.
     pub client: ClientId,
+    /// Its client by the keys that were replaced and are still good.
+    pub previous: Vec<ClientId>,
     /// Its rules.
     pub rules: Rules,
     /// Whether its clients knock with certificates, each of which has grants of its own.
@@ -54,6 +57,17 @@ pub struct Opening {
     pub lockout: Span,
     /// For how long.
     pub lifetime: Span,
+    /// When the profile's time is over.
+    pub expires: Option<Moment>,
+}
+
+impl Opening {
+    /// The same, cut to end with the profile; `None` when that is over.
+    #[must_use]
+    pub fn within(&self, at: Timestamp) -> Option<Self> {
+        let lifetime = within(self.lifetime, self.expires, at)?;
+        Some(Self { lifetime, ..self.clone() })
+    }
 }
 
 impl Limits {
@@ -74,7 +88,11 @@ impl Limits {
     #[must_use]
     pub fn still_allowed(&self, request: &Request, newer: &Self) -> Option<Opening> {
         let profile = self.profile(request.grant.profile)?;
-        let same = |other: &ProfileLimits| other.name == profile.name && other.client == profile.client;
+        // Keys that were replaced since, and are still good, are the same client's.
+        let same = |other: &ProfileLimits| {
+            other.name == profile.name
+                && (other.client == profile.client || other.previous.contains(&profile.client))
+        };
         let index = u32::try_from(newer.profiles.iter().position(same)?).ok()?;
         let grant = Grant { profile: super::ProfileIndex(index), ..request.grant.clone() };
         newer.admit(&Request { grant, ..request.clone() }).ok()
@@ -131,6 +149,7 @@ impl Limits {
             session: *session,
             lockout: rules.lockout,
             lifetime: *lifetime,
+            expires: rules.expires,
         })
     }
 }

@@ -13,9 +13,12 @@ use zeroize::Zeroizing;
 
 use crate::config::Clock;
 use crate::crypto::{PublicKey, Secret};
-use crate::knock::{ClientId, Ground, Method};
-use crate::policy::Rules;
-use crate::text::{PortRange, Span};
+use crate::grant::{Grant, ProfileIndex};
+use crate::knock::cert::Shown;
+use crate::knock::{ClientId, Ground, Knock, Method};
+use crate::policy::{Refusal, Rules, decide, decide_within};
+use crate::text::{Moment, PortRange, Span};
+use crate::time::Timestamp;
 use crate::x509::select::Selector;
 
 /// What a worker needs to know.
@@ -58,6 +61,8 @@ pub(super) struct Client {
     pub(super) public_key: Option<PublicKey>,
     /// Its pre-shared key; all zero when it has none.
     pub(super) psk: Secret<32>,
+    /// The keys that these have taken the place of, some of them still good.
+    pub(super) previous: Vec<Previous>,
     /// The ways in which it may knock.
     pub(super) methods: Vec<Method>,
     /// How old a knock may be.
@@ -70,6 +75,49 @@ pub(super) struct Client {
     pub(super) plain: Option<Plain>,
     /// How many ports its sequences by the time have.
     pub(super) totp_ports: u8,
+}
+
+/// What is known of whoever knocks with some keys.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// The client's place in the brief.
+    pub(super) index: ProfileIndex,
+    /// What it may open.
+    pub(super) rules: Rules,
+    /// Until when its keys are good, where they have been replaced.
+    until: Option<Moment>,
+}
+
+impl Known {
+    /// What the policy makes of a knock at this time.
+    pub(super) fn decide(
+        &self,
+        shown: Option<&Shown>,
+        knock: &Knock,
+        at: Timestamp,
+    ) -> Result<Grant, Refusal> {
+        let decision = match shown {
+            Some(shown) => decide_within(self.index, &self.rules, &shown.scope, knock, at),
+            None => decide(self.index, &self.rules, knock, at),
+        };
+        match (decision, self.until) {
+            (Err(Refusal::Expired { since }), Some(until)) if since == until => {
+                Err(Refusal::Rotated { since })
+            }
+            (decision, _) => decision,
+        }
+    }
+}
+
+/// Keys that were replaced.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Previous {
+    /// The client's static public key.
+    pub(super) public_key: PublicKey,
+    /// Its pre-shared key; all zero when it had none.
+    pub(super) psk: Secret<32>,
+    /// From when on they are refused.
+    pub(super) until: Moment,
 }
 
 /// A fixed sequence of ports.
@@ -118,6 +166,19 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 impl Brief {
+    /// Whom each knock belongs to, by the client that its keys name: the client's place, its rules, and until when those
+    /// keys are good where others have taken their place.
+    pub(super) fn known(&self) -> impl Iterator<Item = (ClientId, Known)> + '_ {
+        (0..).zip(&self.clients).flat_map(|(index, client)| {
+            let known = move |rules: Rules, until| Known { index: ProfileIndex(index), rules, until };
+            let present = (client.id, known(client.rules.clone(), None));
+            let previous = client.previous.iter().map(move |keys| {
+                (ClientId::from(keys.public_key), known(client.rules.until(keys.until), Some(keys.until)))
+            });
+            std::iter::once(present).chain(previous)
+        })
+    }
+
     /// The clients that may knock in this way.
     pub(super) fn using(&self, method: Method) -> impl Iterator<Item = &Client> {
         self.clients.iter().filter(move |client| client.methods.contains(&method))

@@ -5,17 +5,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::brief::Client;
+use super::brief::Known;
 use super::certificates::{self, Desk, Memory};
 use super::monitor::{Directories, upkeep};
 use super::pipeline::{self, Seen};
 use crate::capture::{Filter, Frame};
 use crate::config::{Clock, Configuration};
 use crate::frame::{Refused, Segment};
-use crate::grant::{Action, Grant, ProfileIndex};
+use crate::grant::{Action, Grant};
 use crate::knock::syn::Book;
 use crate::knock::{ClientId, Drop, Fault, Knock, Listener, Method, Outcome};
-use crate::policy::{Refusal, Rules, decide, decide_within};
+use crate::policy::Refusal;
 use crate::state::{self, Place};
 use crate::text::{ProfileName, Protocol};
 use crate::time::{ClockTrust, Now, Timestamp};
@@ -26,7 +26,7 @@ pub struct Explainer {
     listener: Listener,
     /// The codes of SYNs, which the daemon has a thread for.
     book: Option<Book>,
-    known: HashMap<ClientId, (ProfileIndex, ProfileName, Rules)>,
+    known: HashMap<ClientId, (Known, ProfileName)>,
     certificates: Desk,
     trust: ClockTrust,
     times: Option<Times>,
@@ -116,11 +116,12 @@ impl Explainer {
         listener.seed(memory.map(state::look).unwrap_or_default());
         let members = pipeline::members(&brief);
         let book = (!members.is_empty()).then(|| Book::new(&config.server, &members));
-        let names = upkeep::enabled(config).map(|profile| profile.name.clone());
+        let names: Vec<ProfileName> = upkeep::enabled(config).map(|profile| profile.name.clone()).collect();
         let filter = pipeline::filter(&brief);
-        let clients = (0..).zip(brief.clients).zip(names);
-        let known =
-            clients.map(|((index, Client { id, rules, .. }), name)| (id, (ProfileIndex(index), name, rules)));
+        let known = brief.known().filter_map(|(id, known)| {
+            let name = names.get(usize::try_from(known.index.0).ok()?)?.clone();
+            Some((id, (known, name)))
+        });
         let trust = match config.settings.clock {
             Clock::Untrusted => ClockTrust::Unsynchronised,
             Clock::Auto | Clock::Trusted => ClockTrust::Synchronised,
@@ -139,7 +140,7 @@ impl Explainer {
         match pipeline::see(frame, &self.filter, now, &mut self.listener) {
             Seen::NoSegment(reason) => no_segment(reason),
             Seen::NoCandidate(segment) => self.no_candidate(&segment),
-            Seen::Heard(segment, outcome) => self.heard(way(&segment), outcome),
+            Seen::Heard(segment, outcome) => self.heard(way(&segment), outcome, now),
         }
     }
 
@@ -163,20 +164,20 @@ impl Explainer {
         }
     }
 
-    fn heard(&mut self, way: Way, outcome: Outcome) -> Explained {
+    fn heard(&mut self, way: Way, outcome: Outcome, now: Now) -> Explained {
         match outcome {
             Outcome::Dropped(reason) => dropped(way, reason),
             Outcome::Refused { client, method, fault, .. } => {
                 self.refused(way, client, method.name(), &fault)
             }
-            Outcome::Knock(knock) => self.knock(way, &knock),
+            Outcome::Knock(knock) => self.knock(way, &knock, now),
         }
     }
 
     fn refused(&self, way: Way, client: ClientId, method: &'static str, fault: &Fault) -> Explained {
         Explained {
             way: Some(way),
-            knock: self.whose(client, method).map(|(_, name, _)| (name.clone(), method)),
+            knock: self.whose(client, method).map(|(_, name)| (name.clone(), method)),
             verdict: Verdict::Refused,
             step: fault.step(),
             reason: fault.name(),
@@ -185,20 +186,19 @@ impl Explainer {
     }
 
     /// The profile, or the table that the certificate is for.
-    fn whose(&self, client: ClientId, method: &str) -> Option<&(ProfileIndex, ProfileName, Rules)> {
+    fn whose(&self, client: ClientId, method: &str) -> Option<&(Known, ProfileName)> {
         let by_certificate = method == Method::Cert.name();
         let rule = || self.certificates.client(self.listener.shown()?.table?);
         self.known.get(&if by_certificate { rule()? } else { client })
     }
 
-    fn knock(&mut self, way: Way, knock: &Knock) -> Explained {
+    fn knock(&mut self, way: Way, knock: &Knock, now: Now) -> Explained {
         self.listener.spend(knock);
         let known = self.whose(knock.client, knock.method.name());
         let shown = self.listener.shown().filter(|_| knock.method == Method::Cert);
-        let decision = known.map(|(index, _, rules)| match &shown {
-            Some(shown) => decide_within(*index, rules, &shown.scope, knock),
-            None => decide(*index, rules, knock),
-        });
+        // The recording may be older than this release.
+        let at = pipeline::time_of(knock, now, Timestamp::default());
+        let decision = known.map(|(known, _)| known.decide(shown.as_deref(), knock, at));
         let (verdict, step, reason, sentence) = match decision {
             Some(Ok(grant)) => granted(&grant),
             Some(Err(refusal)) => (Verdict::Refused, "policy", refusal.name(), Refusal::to_string(&refusal)),
@@ -209,7 +209,7 @@ impl Explainer {
                 Drop::UnknownClient.sentence().into(),
             ),
         };
-        let knock = known.map(|(_, name, _)| (name.clone(), knock.method.name()));
+        let knock = known.map(|(_, name)| (name.clone(), knock.method.name()));
         Explained { way: Some(way), knock, verdict, step, reason, sentence }
     }
 }

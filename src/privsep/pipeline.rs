@@ -4,14 +4,16 @@
 
 use std::num::NonZeroU32;
 
-use super::brief::{Brief, Client};
+use super::brief::{Brief, Client, Previous};
 use crate::capture::{Filter, Frame};
-use crate::crypto::KeyPair;
+use crate::crypto::{KeyPair, Psk, PublicKey};
 use crate::frame::{self, Refused, Segment};
 use crate::knock::spa::{ClientKeys, MAX_LEN, MIN_LEN, PAYLOAD_STEP};
-use crate::knock::{Freshness, Listener, Method, Outcome, Rates, cert, plain, sequence, syn, totp};
+use crate::knock::{
+    Freshness, Knock, Listener, Method, Outcome, Rates, ServiceTag, cert, plain, sequence, syn, totp,
+};
 use crate::text::{PortRange, Protocol};
-use crate::time::{Now, Timestamp};
+use crate::time::{ClockTrust, Now, Timestamp};
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,13 @@ pub(crate) fn see<'a>(frame: &Frame<'a>, filter: &Filter, now: Now, listener: &m
         Ok(segment) if !filter.admits(&segment) => Seen::NoCandidate(segment),
         Ok(segment) => Seen::Heard(segment, listener.receive(&segment, now)),
     }
+}
+
+/// The time by which a profile's end is judged. A clock that shows less than the date of this program is wrong, and one
+/// that nobody vouches for is, when the client says that it is later: whoever is to be kept out gains nothing by that.
+pub(crate) fn time_of(knock: &Knock, now: Now, built: Timestamp) -> Timestamp {
+    let said = Some(knock.counter).filter(|_| now.trust == ClockTrust::Unsynchronised);
+    now.wall.max(built).max(said.unwrap_or_default())
 }
 
 /// What the kernel is to let through: what a knock by the methods in use looks like.
@@ -81,46 +90,59 @@ pub(crate) fn listener(brief: &Brief, seed: [u8; 16], built: Timestamp) -> Liste
         listener = listener.with_plain(brief.using(Method::Plain).filter_map(plain_sequence));
     }
     if brief.uses(Method::Totp) {
-        let keys = brief.using(Method::Totp).filter_map(|client| totp_keys(client, &server));
+        let keys = brief.using(Method::Totp).flat_map(|client| totp_keys(client, &server));
         listener = listener.with_totp(brief.ground.clone(), keys);
     }
     if brief.uses(Method::Sequence) {
-        let clients = brief.using(Method::Sequence).filter_map(sequence_keys);
+        let clients = brief.using(Method::Sequence).flat_map(sequence_keys);
         listener = listener.with_sequence(&server, &brief.gate_key, brief.ground.clone(), clients);
     }
     if brief.uses(Method::Spa) {
-        listener =
-            listener.with_spa(server, &brief.gate_key, brief.using(Method::Spa).filter_map(client_keys));
+        listener = listener.with_spa(server, &brief.gate_key, brief.using(Method::Spa).flat_map(client_keys));
     }
     listener
 }
 
 /// The clients that knock with SYNs, in the order of their codes.
 pub(crate) fn members(brief: &Brief) -> Vec<syn::Member> {
-    brief.using(Method::Syn).filter_map(member).collect()
+    brief.using(Method::Syn).flat_map(member).collect()
 }
 
-fn member(client: &Client) -> Option<syn::Member> {
-    Some(syn::Member {
-        client: client.id,
-        public: client.public_key?,
-        psk: client.psk.clone(),
-        services: client.rules.services.keys().copied().collect(),
+/// The keys of a client: those that it has, and those that they have taken the place of.
+fn keys(client: &Client) -> impl Iterator<Item = (PublicKey, Psk)> + '_ {
+    let present = client.public_key.map(|public| (public, client.psk.clone()));
+    let previous = client.previous.iter().map(|Previous { public_key, psk, .. }| (*public_key, psk.clone()));
+    present.into_iter().chain(previous)
+}
+
+fn services(client: &Client) -> Vec<ServiceTag> {
+    client.rules.services.keys().copied().collect()
+}
+
+fn freshness(client: &Client) -> Freshness {
+    Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() }
+}
+
+fn member(client: &Client) -> impl Iterator<Item = syn::Member> + '_ {
+    keys(client).map(|(public, psk)| syn::Member {
+        client: public.into(),
+        public,
+        psk,
+        services: services(client),
     })
 }
 
-fn client_keys(client: &Client) -> Option<ClientKeys> {
-    Some(ClientKeys {
-        public: client.public_key?,
-        psk: client.psk.clone(),
-        freshness: Freshness { max_age: client.max_age.duration(), max_ahead: client.max_ahead.duration() },
-    })
+fn client_keys(client: &Client) -> impl Iterator<Item = ClientKeys> + '_ {
+    keys(client).map(|(public, psk)| ClientKeys { public, psk, freshness: freshness(client) })
 }
 
-fn sequence_keys(client: &Client) -> Option<sequence::ClientKeys> {
-    let ClientKeys { public, psk, freshness } = client_keys(client)?;
-    let services = client.rules.services.keys().copied().collect();
-    Some(sequence::ClientKeys { public, psk, freshness, services })
+fn sequence_keys(client: &Client) -> impl Iterator<Item = sequence::ClientKeys> + '_ {
+    keys(client).map(|(public, psk)| sequence::ClientKeys {
+        public,
+        psk,
+        freshness: freshness(client),
+        services: services(client),
+    })
 }
 
 fn plain_sequence(client: &Client) -> Option<plain::Sequence> {
@@ -133,7 +155,10 @@ fn plain_sequence(client: &Client) -> Option<plain::Sequence> {
     })
 }
 
-fn totp_keys(client: &Client, server: &KeyPair) -> Option<totp::ClientKeys> {
-    let key = totp::key(server, &client.public_key?, &client.psk)?;
-    Some(totp::ClientKeys { client: client.id, key, ports: client.totp_ports })
+fn totp_keys(client: &Client, server: &KeyPair) -> Vec<totp::ClientKeys> {
+    let keys = keys(client).filter_map(|(public, psk)| {
+        let key = totp::key(server, &public, &psk)?;
+        Some(totp::ClientKeys { client: public.into(), key, ports: client.totp_ports })
+    });
+    keys.collect()
 }

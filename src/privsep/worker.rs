@@ -11,7 +11,7 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::almanac::Almanac;
-use super::brief::{Brief, Client};
+use super::brief::{Brief, Known};
 use super::certificates::{self, Desk};
 use super::channel::ToMonitor;
 use super::confine::Landlock;
@@ -24,7 +24,6 @@ use crate::crypto::KeyPair;
 use crate::grant::{Holder, ProfileIndex, Request};
 use crate::knock::cert::Shown;
 use crate::knock::{ClientId, Fault, Knock, Listener, MarkKey, Method, Outcome};
-use crate::policy::{Rules, decide, decide_within};
 use crate::state::{Mark, Place, State};
 use crate::time::{ClockTrust, Now};
 
@@ -84,12 +83,6 @@ fn wait_for_go(channel: &ToMonitor) -> io::Result<bool> {
     }
 }
 
-/// What a worker knows about a client beside its keys.
-struct Known {
-    index: ProfileIndex,
-    rules: Rules,
-}
-
 struct Worker<'a> {
     channel: &'a ToMonitor,
     capture: Confined,
@@ -137,10 +130,7 @@ impl<'a> Worker<'a> {
             listener.quarantine(until);
         }
         let filter = pipeline::filter(&brief);
-        let known = (0..)
-            .zip(brief.clients)
-            .map(|(index, Client { id, rules, .. })| (id, Known { index: ProfileIndex(index), rules }))
-            .collect();
+        let known = brief.known().collect();
         Ok(Self {
             channel,
             capture,
@@ -294,7 +284,7 @@ impl<'a> Worker<'a> {
                 self.tell_health(now)
             }
             Outcome::Knock(knock) => {
-                self.knock(&knock, from_outside)?;
+                self.knock(&knock, from_outside, now)?;
                 self.tell_health(now)
             }
         }
@@ -302,13 +292,11 @@ impl<'a> Worker<'a> {
 
     /// A fresh and authentic knock: spent whatever the policy says, and written down before the monitor hears of
     /// it.
-    fn knock(&mut self, knock: &Knock, from_outside: bool) -> io::Result<()> {
+    fn knock(&mut self, knock: &Knock, from_outside: bool, now: Now) -> io::Result<()> {
         let Some((Some(known), shown)) = self.whose(knock.client, knock.method) else { return Ok(()) };
         let index = known.index;
-        let decision = match &shown {
-            Some(shown) => decide_within(index, &known.rules, &shown.scope, knock),
-            None => decide(index, &known.rules, knock),
-        };
+        let at = pipeline::time_of(knock, now, clock::RELEASED);
+        let decision = known.decide(shown.as_deref(), knock, at);
         let holder = shown.map(|shown| Holder::new(shown.id, &shown.subject));
         self.listener.spend(knock);
         self.state.persist(&Mark { key: knock.mark(), counter: knock.counter, mac1: knock.mac1 });

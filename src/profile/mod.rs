@@ -12,16 +12,23 @@ use crate::config::{
 use crate::crypto::{Psk, PublicKey, Secret};
 use crate::grant::{Session, SessionFlag, Uses};
 use crate::knock::{ClientId, ServiceTag, service_tag};
-use crate::text::{Network, PortError, PortRange, ProfileName, ServiceName, Span};
+use crate::text::{Moment, Network, PortError, PortRange, ProfileName, ServiceName, Span};
 
 mod ports;
+mod previous;
+mod rotate;
 mod store;
 pub(crate) mod weak;
 
 pub use crate::knock::Method;
 pub use ports::Plain;
 pub(crate) use ports::{DEFAULT_TOTP_PORTS, TOTP_PORTS};
-pub use store::{NewPlain, NewProfile, StoreError, remove_profile, write_plain, write_profile};
+pub use previous::{MAX_PREVIOUS, Previous};
+pub use rotate::{NewKeys, RotateError, rotated};
+pub use store::{
+    NewPlain, NewProfile, StoreError, refused_profile, remove_profile, rotate_profile, write_plain,
+    write_profile,
+};
 pub use weak::is_weak;
 
 /// A client known to the server, and what it may open.
@@ -33,6 +40,10 @@ pub struct Profile {
     pub public_key: Option<PublicKey>,
     /// The secret shared with it besides; all-zero when there is none.
     pub psk: Psk,
+    /// The keys that these have taken the place of, some of them still good; the oldest first.
+    pub previous: Vec<Previous>,
+    /// From when on its knocks are refused.
+    pub expires: Option<Moment>,
     /// What `open` says, as written.
     pub opens: Vec<Opens>,
     /// All ports of `open`, services resolved: sorted, disjoint, neighbours joined.
@@ -78,6 +89,17 @@ impl Profile {
     #[must_use]
     pub fn client(&self) -> ClientId {
         self.public_key.map_or_else(|| ClientId::named(&self.name), ClientId::from)
+    }
+
+    /// The keys that it may knock with: the present ones, and those before them.
+    pub(crate) fn public_keys(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        self.public_key.into_iter().chain(self.previous.iter().map(|keys| keys.public_key))
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, at: Moment) -> bool {
+        self.expires.is_some_and(|expires| expires <= at)
     }
 
     /// The key as people compare it.
@@ -134,6 +156,7 @@ impl FromStr for Opens {
 pub(crate) struct ReadProfile {
     pub(crate) profile: Profile,
     pub(crate) key_line: u32,
+    pub(crate) previous_line: u32,
     pub(crate) connections_line: u32,
     pub(crate) plain_line: u32,
     pub(crate) totp_line: u32,
@@ -175,6 +198,8 @@ pub(crate) fn read(
         name,
         public_key,
         psk,
+        previous: previous::previous(&table),
+        expires: previous::expires(&table),
         opens,
         open,
         services,
@@ -201,6 +226,7 @@ pub(crate) fn read(
     Some(ReadProfile {
         profile,
         key_line: table.line("public_key"),
+        previous_line: table.line("previous"),
         connections_line: table.line("connections"),
         plain_line: table.line("plain"),
         totp_line: table.line("totp"),
@@ -215,6 +241,8 @@ pub(crate) fn read_rules(name: ProfileName, table: &Table<'_>, server: Server<'_
         name,
         public_key: None,
         psk: Secret::new([0; 32]),
+        previous: Vec::new(),
+        expires: None,
         opens,
         open,
         services,
@@ -392,4 +420,6 @@ const KEYS: &[&str] = &[
     "insecure",
     "plain",
     "totp",
+    "expires",
+    "previous",
 ];

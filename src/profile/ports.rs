@@ -112,8 +112,8 @@ pub(super) fn totp_ports(table: &Table<'_>, methods: &[Method]) -> u8 {
 
 /// How many it has where nothing is said.
 pub(crate) const DEFAULT_TOTP_PORTS: u8 = totp::DEFAULT_PORTS;
-const DEFAULT_GAP: Span = Span::from_secs(5);
-const DEFAULT_TOTAL: Span = Span::from_secs(15);
+pub(super) const DEFAULT_GAP: Span = Span::from_secs(5);
+pub(super) const DEFAULT_TOTAL: Span = Span::from_secs(15);
 /// How many ports a sequence by the time may have.
 pub(crate) const TOTP_PORTS: Bounds<u32> =
     Bounds { least: totp::MIN_PORTS as u32, greatest: totp::MAX_PORTS as u32 };

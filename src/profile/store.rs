@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{DEFAULT_DURATION, DEFAULT_GRANTS, DEFAULT_MAX, Method, Opens, Server, read};
+use super::ports::{DEFAULT_GAP, DEFAULT_TOTAL};
+use super::{
+    DEFAULT_DURATION, DEFAULT_GRANTS, DEFAULT_MAX, Method, NewKeys, Opens, RotateError, Server, read, rotated,
+};
 use crate::config::{ConfigError, PROFILES_DIR, Report, Settings, Syntax};
 use crate::crypto::{Psk, PublicKey};
 use crate::files::{self, FileError, Private, SYSTEM_USER};
 use crate::grant::Uses;
-use crate::text::{Network, PortRange, ProfileName, Span};
+use crate::text::{Moment, Network, PortRange, ProfileName, Span};
 
 /// What a new profile is to say; `None` leaves a key out, with its default in a comment.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct NewProfile {
     pub other_addresses: Vec<Network>,
     /// How it may knock; none for the default.
     pub methods: Vec<Method>,
+    /// From when on its knocks are refused.
+    pub expires: Option<Moment>,
 }
 
 impl NewProfile {
@@ -57,6 +62,7 @@ impl NewProfile {
             (CONNECTIONS, format!("connections = \"{}\"", self.connections)),
             (OTHER_ADDRESSES, format!("other_addresses = {others}")),
             (REST, rest),
+            (EXPIRES, expires(self.expires)),
             (FRESHNESS, "#max_age = \"3m\"\n#max_ahead = \"3m\"".to_owned()),
         ];
         // Room for all of it: growing would leave copies of the secret behind.
@@ -88,6 +94,11 @@ fn span(key: &str, wanted: Option<Span>, default: Span) -> String {
     }
 }
 
+fn expires(wanted: Option<Moment>) -> String {
+    wanted
+        .map_or_else(|| "#expires = \"2027-01-31T12:00:00Z\"".to_owned(), |at| format!("expires = \"{at}\""))
+}
+
 fn list<T: fmt::Display>(items: &[T]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
     format!("[{}]", quoted.join(", "))
@@ -103,6 +114,7 @@ const CONNECTIONS: &str =
     "\"single\": each grant lets one connection in. \"many\": the client may ask for any number.";
 const OTHER_ADDRESSES: &str = "Networks, besides the address it knocks from, for which it may open ports.";
 const REST: &str = "Live grants at one time, whether its knocks are heard, and how it may knock.";
+const EXPIRES: &str = "From when on its knocks are refused, and no grant of it lasts longer; in UTC.";
 const FRESHNESS: &str =
     "How old, or how far ahead of this server's clock, a knock may be: [freshness] unless set here.";
 
@@ -131,6 +143,10 @@ pub struct NewPlain {
     pub duration: Option<Span>,
     /// How many connections a grant is for.
     pub connections: Uses,
+    /// The longest pause between two knocks, and the longest time for all; defaults where there is none.
+    pub times: (Option<Span>, Option<Span>),
+    /// From when on its knocks are refused.
+    pub expires: Option<Moment>,
 }
 
 impl NewPlain {
@@ -141,11 +157,14 @@ impl NewPlain {
             "# Client `{name}` of knockd-rs; see knockd-rs-profile(5). In force after: knockd-rs reload\n\n\
              # {OPEN}\nopen = {}\n\n# How long a port stays open: 1s to 30d.\n{}\n\n# {CONNECTIONS}\nconnections = \"{}\"\n\n\
              # {INSECURE}\nmethods = [\"plain\"]\ninsecure = true\n\n\
-             # {SEQUENCE}\n[plain]\nports = {}\n#gap = \"5s\"\n#total = \"15s\"\n",
+             # {EXPIRES}\n{}\n\n# {SEQUENCE}\n[plain]\nports = {}\n{}\n{}\n",
             list(&self.open),
             span("duration", self.duration, DEFAULT_DURATION),
             self.connections,
+            expires(self.expires),
             list(&self.ports),
+            span("gap", self.times.0, DEFAULT_GAP),
+            span("total", self.times.1, DEFAULT_TOTAL),
         )
     }
 }
@@ -168,30 +187,83 @@ pub fn write_plain(
     write_text(dir, name, &profile.to_toml(name), settings)
 }
 
+/// Why this text cannot become the profile of this name: the name is taken, or the daemon would refuse it. Without
+/// settings nothing is said of services.
+#[must_use]
+pub fn refused_profile(
+    dir: &Path,
+    name: &ProfileName,
+    text: &str,
+    settings: Option<&Settings>,
+) -> Option<StoreError> {
+    let report = Report::new(&format!("{PROFILES_DIR}/{name}.toml"));
+    let server = Server {
+        services: settings.map(|settings| &settings.services),
+        freshness: settings.map(|settings| settings.freshness).unwrap_or_default(),
+    };
+    read(name.clone(), text, Syntax::Toml, server, &report);
+    let (errors, _) = report.into_parts();
+    if !errors.is_empty() {
+        return Some(StoreError::Refused(errors));
+    }
+    let file = |ending| dir.join(PROFILES_DIR).join(format!("{name}.{ending}"));
+    let is_taken = ["toml", "json"].into_iter().any(|ending| file(ending).symlink_metadata().is_ok());
+    is_taken.then(|| StoreError::Taken(name.clone()))
+}
+
 fn write_text(
     dir: &Path,
     name: &ProfileName,
     text: &str,
     settings: &Settings,
 ) -> Result<PathBuf, StoreError> {
-    let relative = format!("{PROFILES_DIR}/{name}.toml");
-    let report = Report::new(&relative);
-    let server = Server { services: Some(&settings.services), freshness: settings.freshness };
-    read(name.clone(), text, Syntax::Toml, server, &report);
-    let (errors, _) = report.into_parts();
-    if !errors.is_empty() {
-        return Err(StoreError::Refused(errors));
-    }
-    if dir.join(PROFILES_DIR).join(format!("{name}.json")).exists() {
-        return Err(StoreError::Taken(name.clone()));
+    if let Some(error) = refused_profile(dir, name, text, Some(settings)) {
+        return Err(error);
     }
     make_dir(&dir.join(PROFILES_DIR))?;
-    let path = dir.join(&relative);
+    let path = dir.join(PROFILES_DIR).join(format!("{name}.toml"));
     let private = Private { mode: 0o640, group: daemon_group(), ..Private::NEW };
     match files::write(&path, text.as_bytes(), private) {
         Err(FileError { fault: files::FileFault::Exists, .. }) => Err(StoreError::Taken(name.clone())),
         other => Ok(other.map(|()| path)?),
     }
+}
+
+/// Gives a profile new keys: the file is replaced whole, with its owner and mode, and says the same but for the keys.
+///
+/// # Errors
+/// [`StoreError`]; the file is then as it was.
+pub fn rotate_profile(
+    dir: &Path,
+    name: &ProfileName,
+    keys: &NewKeys,
+    now: Moment,
+) -> Result<PathBuf, StoreError> {
+    let profiles = dir.join(PROFILES_DIR);
+    if profiles.join(format!("{name}.json")).exists() {
+        return Err(StoreError::Json(name.clone()));
+    }
+    // A link's own place is for the link.
+    let link = profiles.join(format!("{name}.toml"));
+    let path = std::fs::canonicalize(&link).map_err(|_| StoreError::Unknown(name.clone()))?;
+    let failed = |error: io::Error| FileError { path: path.clone(), fault: error.into() };
+    let rules = files::Rules {
+        forbidden: 0o027,
+        mode: 0o640,
+        owners: files::system_owners(),
+        limit: crate::config::limits::FILE,
+    };
+    let text = rotated(&files::read_text(&path, &rules)?, keys, now).map_err(StoreError::Rotate)?;
+    let was = std::fs::metadata(&path).map_err(failed)?;
+    let is_root = rustix::process::geteuid().is_root();
+    let private = Private {
+        mode: was.mode() & 0o7777,
+        user: is_root.then(|| was.uid()),
+        group: is_root.then(|| was.gid()),
+        existing: files::Existing::Replace,
+    };
+    files::write(&path, text.as_bytes(), private)?;
+    Ok(link)
 }
 
 /// Removes a profile's file, whichever its ending.
@@ -235,6 +307,10 @@ pub enum StoreError {
     Taken(ProfileName),
     /// There is no profile of this name.
     Unknown(ProfileName),
+    /// Its file is JSON, which a tool writes.
+    Json(ProfileName),
+    /// It cannot get new keys.
+    Rotate(RotateError),
     /// The daemon would refuse it.
     Refused(Vec<ConfigError>),
     /// The file cannot be written or removed.
@@ -251,6 +327,12 @@ impl fmt::Display for StoreError {
                 )
             }
             Self::Unknown(name) => write!(f, "there is no profile `{name}`; see: knockd-rs profile list"),
+            Self::Json(name) => write!(
+                f,
+                "{PROFILES_DIR}/{name}.json belongs to the tool that writes it; let that write new keys, and the old ones \
+                 under \"previous\""
+            ),
+            Self::Rotate(error) => error.fmt(f),
             Self::Refused(errors) => {
                 let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))

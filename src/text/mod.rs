@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod duration;
+mod moment;
 mod name;
 mod network;
 mod port;
 
 pub use duration::{Span, SpanError};
+pub use moment::{Moment, MomentError, date, days, second_of_day};
 pub use name::{NameError, ProfileName, ServerName, ServiceName};
 pub use network::{Network, NetworkError};
 pub use port::{PortError, PortRange, Protocol};

@@ -1,5 +1,6 @@
 //! Times in certificates (RFC 5280, section 4.1.2.5): to the second, in UTC, with a `Z`.
 
+use crate::text::{days, second_of_day};
 use crate::time::Timestamp;
 
 use super::der::{Cursor, tag};
@@ -17,19 +18,8 @@ pub(super) fn time(cursor: &mut Cursor<'_>) -> Option<Timestamp> {
     let &[y1, y2, m1, m2, d1, d2, h1, h2, n1, n2, s1, s2, b'Z'] = rest else { return None };
     let (year, month, day) = (century * 100 + two(y1, y2)?, two(m1, m2)?, two(d1, d2)?);
     let (hour, minute, second) = (two(h1, h2)?, two(n1, n2)?, two(s1, s2)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let days = days_from_civil(year, month, day);
-    let seconds = days.checked_mul(86_400)? + hour * 3600 + minute * 60 + second;
+    let seconds = days(year, month, day)?.checked_mul(86_400)?;
+    let seconds = seconds.checked_add_unsigned(second_of_day(hour, minute, second)?)?;
     let seconds = u64::try_from(seconds).unwrap_or(0);
     // Nanoseconds in 64 bits end in 2554.
     Some(Timestamp::from_secs(seconds.min(u64::MAX / 1_000_000_000)))
@@ -38,15 +28,6 @@ pub(super) fn time(cursor: &mut Cursor<'_>) -> Option<Timestamp> {
 fn two(tens: u8, ones: u8) -> Option<i64> {
     let digit = |byte: u8| byte.is_ascii_digit().then(|| i64::from(byte - b'0'));
     Some(digit(tens)? * 10 + digit(ones)?)
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar; years begin in March, so that the leap day comes last.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 #[cfg(test)]

@@ -40,7 +40,12 @@ pub(crate) fn psk() -> Secret<32> {
     Secret::new(seed(0x60))
 }
 
-/// A configuration directory with these settings; `laptop` may open tcp/22 and tcp/8000.
+/// The keys of `tablet`: those that a rotation has replaced, and those that have taken their place.
+fn tablet() -> [KeyPair; 2] {
+    [0xa0, 0xc0].map(|first| KeyPair::from_seed(seed(first)))
+}
+
+/// A configuration directory with these settings; `laptop` may open tcp/22 and tcp/8000, `tablet` tcp/22 for a minute.
 pub(crate) fn server_dir(settings: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -64,6 +69,14 @@ pub(crate) fn server_dir(settings: &str) -> tempfile::TempDir {
     write(
         "profiles.d/phone.toml",
         "open = [\"tcp/443\"]\nmethods = [\"plain\"]\ninsecure = true\n[plain]\nports = [\"tcp/7000\", \"udp/8000\", \"tcp/6000\"]\n",
+    );
+    let [old, new] = tablet().map(|keys| keys.public());
+    write(
+        "profiles.d/tablet.toml",
+        &format!(
+            "public_key = \"{new}\"\nopen = [\"tcp/22\"]\nexpires = \"2026-01-01T00:01:00Z\"\n\
+             [[previous]]\npublic_key = \"{old}\"\nuntil = \"2026-01-01T00:00:20Z\"\n"
+        ),
     );
     for entry in fs::read_dir(certificates::folder()).unwrap().map(Result::unwrap) {
         if entry.path().extension().is_some_and(|extension| extension == "pem") {
@@ -194,6 +207,24 @@ pub(crate) fn spa_knocks() -> Recording {
     recording
 }
 
+/// Keys that are replaced after 20 seconds, and a profile that is over after a minute.
+fn times_of_a_profile() -> Recording {
+    let ([old, new], none) = (tablet(), Secret::new([0; 32]));
+    let mut recording = Recording::ethernet();
+    let mut knock = |number, keys: &KeyPair, expected| {
+        let plain = plaintext(recording.nanos());
+        recording.datagram(expected, CLIENT, PORT, &sealed(keys, &none, number, &plain));
+        recording.after(15_000);
+    };
+    knock(1, &old, "granted done granted");
+    knock(2, &new, "granted done granted");
+    knock(3, &old, "refused policy rotated");
+    knock(4, &new, "granted done granted");
+    knock(5, &new, "refused policy expired");
+    knock(6, &old, "refused policy rotated");
+    recording
+}
+
 /// For a server whose clock is in doubt.
 fn clock_in_doubt() -> Recording {
     let mut recording = Recording::ethernet();
@@ -280,6 +311,7 @@ pub(crate) fn recordings() -> Vec<(&'static str, String, Recording)> {
     let mut recordings = vec![
         ("frames", strict(), frames()),
         ("spa", strict(), spa_knocks()),
+        ("profile-times", strict(), times_of_a_profile()),
         ("clock-in-doubt", "[freshness]\nclock = \"untrusted\"\n".to_owned(), clock_in_doubt()),
         ("syn", strict(), syn_knocks()),
         ("plain", strict(), plain_sequences()),

@@ -7,7 +7,7 @@ use crate::crypto::{GateKey, KeyPair, Psk, Secret};
 use crate::enrol::Access;
 use crate::knock::Ground;
 use crate::profile::Method;
-use crate::text::{PortRange, Protocol, Span};
+use crate::text::{Moment, PortRange, Protocol, Span};
 
 const VECTOR: &str = include_str!("../../../tests/data/bundle-vector.json");
 /// As little as is accepted: tests wait for it.
@@ -174,8 +174,8 @@ prop_compose! {
         (open, services) in (any_ports(9), btree_map("[a-z][a-z0-9._-]{0,31}", any_ports(4), 0..5)),
         methods in 1..64u8,
         (totp_ports, sequence) in (4..=12u8, any_ground()),
-        duration in of(1..=2_592_000u32),
-        max_duration in of(1..=2_592_000u32),
+        (duration, max_duration) in (of(1..=2_592_000u32), of(1..=2_592_000u32)),
+        expires in of(0..=253_402_300_799u64),
     ) -> Access {
         let methods: Vec<Method> = Method::ALL
             .iter()
@@ -199,6 +199,7 @@ prop_compose! {
             sequence,
             duration: duration.map(Span::from_secs),
             max_duration: max_duration.map(Span::from_secs),
+            expires: expires.map(Moment::from_secs),
         }
     }
 }

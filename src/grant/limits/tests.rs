@@ -21,9 +21,16 @@ fn limits() -> Limits {
         other_addresses: vec!["10.0.0.0/8".parse().unwrap()],
         wide: false,
         max_grants: 4,
+        expires: None,
     };
     let client = ClientId([1; 32]);
-    Limits::new(vec![ProfileLimits { name: "laptop".into(), client, rules, by_certificate: false }])
+    Limits::new(vec![ProfileLimits {
+        name: "laptop".into(),
+        client,
+        previous: Vec::new(),
+        rules,
+        by_certificate: false,
+    }])
 }
 
 fn grant() -> Grant {
@@ -151,4 +158,31 @@ proptest! {
             prop_assert!(same || address == ip("198.51.100.7") || rules.other_addresses[0].contains(address));
         }
     }
+}
+
+#[test]
+fn a_request_with_keys_that_were_replaced_since_and_are_still_good_is_the_same_clients() {
+    let request =
+        Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant(), holder: None };
+    let mut newer = limits();
+    newer.profiles.iter_mut().for_each(|profile| profile.client = ClientId([2; 32]));
+    assert_eq!(limits().still_allowed(&request, &newer), None);
+    newer.profiles.iter_mut().for_each(|profile| profile.previous = vec![ClientId([1; 32])]);
+    assert!(limits().still_allowed(&request, &newer).is_some());
+    newer.profiles.iter_mut().for_each(|profile| profile.name = "phone".into());
+    assert_eq!(limits().still_allowed(&request, &newer), None);
+}
+
+#[test]
+fn an_opening_ends_with_its_profile_whatever_the_worker_asks_for() {
+    let mut limits = limits();
+    limits.profiles.iter_mut().for_each(|profile| profile.rules.expires = Some(Moment::from_secs(100)));
+    let request =
+        Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant(), holder: None };
+    let opening = limits.admit(&request).unwrap();
+    let lifetime = |at| opening.within(Timestamp::from_secs(at)).map(|opening| opening.lifetime.as_secs());
+    assert_eq!(
+        [80, 85, 90, 99, 100, 5000].map(lifetime),
+        [Some(15), Some(15), Some(10), Some(1), None, None]
+    );
 }

@@ -1,10 +1,12 @@
 //! What admins command at the control socket: grant, revoke, guard, unguard; and what a reload changes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::desk::{Desk, forwards, list};
 use super::guards::{Guard, Origin};
 use super::report::plural;
+use super::upkeep::moment;
 use crate::clock;
 use crate::config::{Configuration, LogLevel};
 use crate::control::{Closing, Command, Reply, Revoked};
@@ -18,6 +20,9 @@ use crate::text::{PortRange, Span};
 
 /// How many grants that a command ended are told one by one.
 const MAX_TOLD: usize = 100;
+
+/// How much later than its profile a grant may seem to end: both are counted in whole seconds.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// A command's answer and what the log says about it.
 type Outcome = (Reply, Vec<Event>);
@@ -50,6 +55,7 @@ impl Desk {
                             session: found.session.of_connections(),
                             lockout: found.lockout,
                             lifetime: duration.unwrap_or(found.duration),
+                            expires: found.expires,
                         };
                         self.grant(&opening)
                     }
@@ -60,7 +66,7 @@ impl Desk {
             Command::Allow { what } => self.allow(&what),
             Command::Guard { ports, closed, confirm } => self.guard(config, &ports, closed, confirm),
             Command::Unguard { ports } => self.unguard(&ports),
-            Command::Status {} | Command::Reload {} | Command::Events { .. } => {
+            Command::Status {} | Command::Reload {} | Command::Remove { .. } | Command::Events { .. } => {
                 refused("not a command for the firewall")
             }
         }
@@ -256,21 +262,35 @@ impl Desk {
         Ok(events)
     }
 
-    /// Ends the grants of profiles that are gone or disabled. `spared` are there and could not be read.
+    /// Ends the grants of profiles that are gone, disabled or over, and those that would outlast their profile. `spared`
+    /// are there and could not be read.
     pub(super) fn end_unknown(&mut self, config: &Configuration, spared: &[String]) -> Vec<Event> {
-        let names = |profiles: &mut dyn Iterator<Item = &'_ Profile>| -> HashSet<String> {
-            profiles.filter(|profile| profile.enabled).map(|profile| profile.name.to_string()).collect()
+        let (at, uptime) = (moment(), clock::uptime());
+        let left = |profile: &Profile| {
+            let left = profile.expires.map(|expires| expires.as_secs().saturating_sub(at.as_secs()));
+            (profile.name.to_string(), left.map_or(Duration::MAX, Duration::from_secs))
         };
-        let profiles = names(&mut config.profiles.iter());
-        let rules = names(&mut config.certificates.rules.iter().map(|rule| &rule.profile));
-        let is_known = |name: &str| {
-            profiles.contains(name)
+        let enabled = |profile: &&Profile| profile.enabled;
+        let profiles: HashMap<String, Duration> = config.profiles.iter().filter(enabled).map(left).collect();
+        let rules = config.certificates.rules.iter().map(|rule| &rule.profile).filter(enabled);
+        let rules: HashSet<&str> = rules.map(|profile| profile.name.as_str()).collect();
+        let may_stay = |entry: &Entry| {
+            let name = &entry.profile;
+            profiles.get(name).is_some_and(|left| entry.remaining(uptime) <= left.saturating_add(SLACK))
                 || rule_of(name).is_some_and(|(rule, _)| rules.contains(rule))
                 || spared.iter().any(|spared| spared == name)
         };
-        let is_unknown = |entry: &Entry| !entry.profile.is_empty() && !is_known(&entry.profile);
-        let ended = self.ledger.select(is_unknown);
-        match self.end(&ended).and_then(|()| self.cut(is_unknown)) {
+        self.end_all(|entry| !entry.profile.is_empty() && !may_stay(entry))
+    }
+
+    /// Ends the grants of a profile.
+    pub(super) fn end_profile(&mut self, name: &str) -> Vec<Event> {
+        self.end_all(|entry| entry.profile == name)
+    }
+
+    fn end_all(&mut self, chosen: impl Fn(&Entry) -> bool) -> Vec<Event> {
+        let ended = self.ledger.select(&chosen);
+        match self.end(&ended).and_then(|()| self.cut(&chosen)) {
             Ok(_) => ended.iter().map(revocation).collect(),
             Err(error) => vec![Event::new(LogLevel::Error, "failed", error.to_string())],
         }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::guards::{Guard, GuardBook, Origin};
+use super::removal::expired;
 use super::sessions::{Bar, Sessions};
 use super::shield::Shield;
 use crate::clock;
@@ -191,6 +192,9 @@ impl Desk {
     /// Opens the doors of an admitted opening.
     pub(super) fn open_doors(&mut self, opening: &Opening, source: Option<IpAddr>) -> (Verdict, Vec<Event>) {
         let uptime = clock::uptime();
+        let Some(opening) = &opening.within(clock::wall().max(clock::RELEASED)) else {
+            return expired(opening, source);
+        };
         if let Some(lock) = self.sessions.lock_of(opening.address, uptime) {
             return barred(&Bar::of(opening.address, lock, uptime), opening, source);
         }

@@ -4,7 +4,7 @@
 //! replaces workers and `upkeep` keeps one at its work, `desk` admits their requests, `sessions` bars clients after
 //! their grants, `commands` are the admin's, `guards` is the book of guarded ports, `shield` the firewall in either
 //! mode, `mend` keeps it whole, `report` says how things stand, `departures` tells which grants have ended, and `doors`
-//! keeps the files by which systemd starts services.
+//! keeps the files by which systemd starts services, and `removal` forgets profiles.
 
 mod commands;
 mod crew;
@@ -16,6 +16,7 @@ mod files;
 mod guards;
 mod links;
 mod mend;
+mod removal;
 mod report;
 mod sessions;
 mod shield;
@@ -41,7 +42,7 @@ use self::files::{Looks, Watch};
 use self::links::Links;
 use self::report::Pending;
 use self::signals::Signals;
-use self::upkeep::limits;
+use self::upkeep::{limits, moment};
 use super::message::Said;
 use crate::clock;
 use crate::config::{self, Configuration, Control, LogLevel, Mode, OnStop, Settings};
@@ -174,6 +175,7 @@ impl Monitor {
     /// What an admin should know from the start, and what the configuration says about grants that were found.
     fn say_at_start(&mut self, broken: &[config::ConfigError], no_group: bool) {
         let warnings = self.config.warnings.iter().map(ToString::to_string);
+        let warnings = warnings.chain(self.config.expired(moment()));
         let group = "control.group does not exist; only root may use the socket".to_owned();
         let warnings: Vec<String> = warnings.chain(no_group.then_some(group)).collect();
         warnings.iter().for_each(|line| self.say(LogLevel::Warning, "configuration", line));
@@ -334,6 +336,7 @@ impl Monitor {
                     continue;
                 }
                 Command::Reload {} => self.reload().map_or_else(Reply::Refused, Reply::Done),
+                Command::Remove { profile } => Reply::Done(self.remove(&profile)),
                 other => self.carry_out(other),
             };
             self.control.reply(ticket, &reply);
@@ -347,8 +350,8 @@ impl Monitor {
             Ok(config) => config,
             Err(errors) => return Err(self.keep_old(errors.iter().map(ToString::to_string).collect())),
         };
-        for warning in &config.warnings {
-            self.say(LogLevel::Warning, "configuration", &warning.to_string());
+        for warning in config.warnings.iter().map(ToString::to_string).chain(config.expired(moment())) {
+            self.say(LogLevel::Warning, "configuration", &warning);
         }
         if let Some(line) = needs_restart(&self.config, &config) {
             return Err(self.keep_old(vec![line.to_owned()]));

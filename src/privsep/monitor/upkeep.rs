@@ -14,10 +14,10 @@ use crate::files::system_owners;
 use crate::grant::{Limits, ProfileLimits};
 use crate::knock::{Method, sequence, syn, totp};
 use crate::policy::Rules;
-use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain};
-use crate::profile::Profile;
+use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain, Previous};
+use crate::profile::{self, Profile};
 use crate::state;
-use crate::text::Span;
+use crate::text::{Moment, Span};
 
 impl Monitor {
     /// Starts a worker with the present configuration. It serves once it is ready and the one before has ended.
@@ -196,6 +196,7 @@ fn client(profile: &Profile) -> Client {
         id: profile.client(),
         public_key: profile.public_key,
         psk: profile.psk.clone(),
+        previous: profile.previous.iter().map(previous).collect(),
         methods: profile.methods.clone(),
         max_age: profile.freshness.max_age,
         max_ahead: profile.freshness.max_ahead,
@@ -209,12 +210,24 @@ fn client(profile: &Profile) -> Client {
     }
 }
 
+fn previous(keys: &profile::Previous) -> Previous {
+    Previous { public_key: keys.public_key, psk: keys.psk.clone(), until: keys.until }
+}
+
+/// The time by which the monitor judges what has expired. A clock that shows less than the date of this program is wrong.
+pub(super) fn moment() -> Moment {
+    Moment::from_secs(clock::wall().max(clock::RELEASED).as_secs())
+}
+
 /// The bounds for the requests of a worker with this configuration: the same profiles in the same order as in
 /// its brief.
 pub(super) fn limits(config: &Configuration) -> Limits {
+    let at = moment();
+    let is_good = |keys: &&profile::Previous| keys.until > at;
     let limits = |profile: &Profile| ProfileLimits {
         name: profile.name.to_string(),
         client: profile.client(),
+        previous: profile.previous.iter().filter(is_good).map(|keys| keys.public_key.into()).collect(),
         rules: rules(profile),
         by_certificate: profile.methods.contains(&Method::Cert),
     };
@@ -239,6 +252,7 @@ fn rules(profile: &Profile) -> Rules {
         wide: profile.wide,
         other_addresses: profile.other_addresses.clone(),
         max_grants: u16::try_from(profile.max_grants).unwrap_or(u16::MAX),
+        expires: profile.expires,
     }
 }
 
