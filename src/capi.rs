@@ -268,3 +268,20 @@ fn descriptor(
     fd.write(connect()?.into_raw_fd());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_answer_and_does_not_leave() {
+        let mut error = [b'#'; 64];
+        // SAFETY: the array has so many bytes and outlives the call.
+        let reason = unsafe { Reason::new(error.as_mut_ptr().cast(), error.len()) };
+        assert_eq!(reason.of(|| Option::<()>::None.map(Ok).unwrap()), Outcome::Bug.code());
+        assert_eq!(
+            CStr::from_bytes_until_nul(&error).unwrap().to_str(),
+            Ok("a mistake in knockd-rs ended this call; please report it")
+        );
+    }
+}

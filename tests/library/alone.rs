@@ -14,7 +14,13 @@ const NOBODY: u32 = 65_534;
 #[test]
 fn the_client_alone_and_the_library_are_linked_with_libc_and_its_compilers_runtime_only() {
     for file in [client_alone(), library().join("libknockd_rs.so")] {
-        assert_eq!(linked(&file), ["libc.so.6", "libgcc_s.so.1"], "{}", file.display());
+        let linked = linked(&file);
+        // libm is a part of glibc; logarithms of pauses come from there.
+        let others = linked
+            .iter()
+            .filter(|name| !matches!(name.as_str(), "libc.so.6" | "libm.so.6" | "libgcc_s.so.1"));
+        assert_eq!(others.count(), 0, "{}: {linked:?}", file.display());
+        assert!(linked.contains(&"libc.so.6".to_owned()), "{}: {linked:?}", file.display());
     }
 }
 

@@ -17,6 +17,12 @@ pub fn client_alone() -> PathBuf {
     client_dir().join("debug/knockd-rs")
 }
 
+/// The example in Rust.
+pub fn example() -> PathBuf {
+    cargo(&["build", "--example", "reach", "--features", "client"]);
+    client_dir().join("debug/examples/reach")
+}
+
 /// The directory with the shared library.
 pub fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -87,8 +87,8 @@ fn the_header_declares_every_function_of_the_library_with_as_many_parameters_and
 /// The functions behind this word and how many parameters each has; `mark` stands once in each of them, or between them.
 fn functions(text: &str, before: &str, mark: char) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
-    for rest in text.split(before).skip(1) {
-        let Some((name, rest)) = rest.split_once('(') else { continue };
+    for (place, _) in text.match_indices(before) {
+        let Some((name, rest)) = text[place + before.len()..].split_once('(') else { continue };
         if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
             continue;
         }

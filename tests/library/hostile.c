@@ -99,7 +99,7 @@ int main(int argc, char **argv)
     REFUSED(knockd_rs_connect(server, 22, NULL, NULL, ROOM), "`fd` is NULL");
     REFUSED(knockd_rs_connect_udp(server, 22, NULL, 0, NULL, NULL, ROOM), "`fd` is NULL");
     REFUSED(knockd_rs_knock(server, "\xff", NULL, ROOM), "`ports` is no UTF-8");
-    REFUSED(knockd_rs_knock(server, "tcp/22 tcp/0", NULL, ROOM), "tcp/0");
+    REFUSED(knockd_rs_knock(server, "tcp/22 tcp/0", NULL, ROOM), "port 0");
     options_of_all_lengths(server);
     reasons_of_all_lengths();
     knockd_rs_free(server);

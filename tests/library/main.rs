@@ -1,5 +1,6 @@
 //! The client for programs that embed it, in Rust and in C; and the client alone, without the daemon's libraries and
 //! without any privilege. Needs root for its worlds, and a C compiler.
+#![allow(unreachable_pub, reason = "its files see each other")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -9,8 +9,10 @@ use knockd_rs::client::{
     Dirs, Effort, Method, ReachError, ReachedUdp, Server, Uses, close, knock_for, reach, reach_udp,
 };
 
-use crate::common::{Answer, PATIENCE};
-use crate::common::{SERVER_NAME, SERVER4, SERVER6, SOON, STRANGER4, World, attempt, wait_for};
+use crate::build::example;
+use crate::common::{
+    Answer, PATIENCE, SERVER_NAME, SERVER4, SERVER6, SOON, STRANGER4, World, attempt, succeed, wait_for,
+};
 
 /// A world with a service at tcp/22, and one at udp/53 that sends back what it gets; both closed to strangers.
 pub fn world(guard: &str, methods: &[&str]) -> World {
@@ -136,6 +138,22 @@ fn a_bundle_in_memory_is_enough_and_leaves_nothing_but_counters() {
     let mut left: Vec<String> = left.map(|name| name.into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, ["myserver.counter", "myserver.networks"]);
+}
+
+#[test]
+fn the_example_in_rust_prints_what_the_services_say() {
+    let world = world("drop", &["spa"]);
+    let _daemon = world.daemon(&config("drop"));
+    let (_ssh, _dns) = (world.listener(22), world.listener(53));
+    let example = example();
+    for (words, answer) in [(&["22"][..], "hello\n"), (&["53", "probe"], "probe")] {
+        let mut command = world.inside(&world.client);
+        command.arg(&example).arg(SERVER_NAME).args(words).env_clear().env("HOME", world.path("home"));
+        assert_eq!(
+            succeed(&command.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()),
+            answer
+        );
+    }
 }
 
 #[test]
