@@ -161,8 +161,8 @@ impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
         if let Some(open) = self.look()? {
             return Ok(self.done(open, None));
         }
-        let (mut sent, mut last) = (0, None);
         let ways = in_order(&self.effort.ways, self.known);
+        let (mut sent, mut last) = (0, ways.is_empty().then_some(KnockError::NoWay));
         for way in ways.iter().cycle() {
             let left = self.effort.timeout.saturating_sub(self.started.elapsed());
             if sent >= self.effort.knocks || left.is_zero() {
@@ -181,7 +181,7 @@ impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
     /// Whether the port is open without a knock. A closed port does not answer, so that takes as long as an answer may
     /// take: a few times what it took in this network before.
     fn look(&mut self) -> Result<Option<Open<T::Socket>>, ReachError> {
-        let usual = self.known.map_or(UNKNOWN, |known| (known.round_trip * 4).clamp(LEAST, MOST));
+        let usual = self.known.map_or(UNKNOWN, |known| (known.round_trip * PATIENT).clamp(LEAST, MOST));
         let until = self.started + usual.min(self.effort.timeout);
         while Instant::now() < until && !self.tries.is_hopeless() {
             let left = until.saturating_duration_since(Instant::now());
@@ -220,7 +220,10 @@ impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
             let lesson = Lesson {
                 network,
                 method: by.as_ref().map(Way::method),
-                round_trip: open.round_trip,
+                round_trip: open
+                    .round_trip
+                    .or(self.known.map(|known| known.round_trip))
+                    .unwrap_or(UNKNOWN / PATIENT),
                 when: (self.effort.clock)(),
             };
             // The next connection takes a little longer, and that is all.
@@ -259,6 +262,8 @@ fn reached(open: Open<TcpStream>, taken: Taken) -> Reached {
 
 /// How long an open port may take to answer where nothing is known.
 const UNKNOWN: Duration = Duration::from_millis(300);
+/// How many times what it took before an answer may take.
+const PATIENT: u32 = 4;
 /// Bounds for the same where something is known.
 const LEAST: Duration = Duration::from_millis(5);
 /// The longest.

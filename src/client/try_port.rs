@@ -94,8 +94,8 @@ pub(super) struct Open<S> {
     pub(super) socket: S,
     /// Where it goes.
     pub(super) address: SocketAddr,
-    /// How long it took from its first SYN on.
-    pub(super) round_trip: Duration,
+    /// How long it took from its first SYN on; `None` when it is not known which packet was answered.
+    pub(super) round_trip: Option<Duration>,
 }
 
 impl Tries {
@@ -196,7 +196,7 @@ pub(super) fn ready(sockets: &[impl AsFd], what: PollFlags, wait: Duration) -> i
 impl Attempt {
     /// The connection, if there is one.
     fn opened(self) -> io::Result<Option<Open<TcpStream>>> {
-        let (stream, round_trip) = (TcpStream::from(self.socket), self.began.elapsed());
+        let (stream, round_trip) = (TcpStream::from(self.socket), Some(self.began.elapsed()));
         if stream.peer_addr().is_err() {
             return Ok(None);
         }

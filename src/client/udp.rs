@@ -82,7 +82,10 @@ struct Probes {
     probes: Vec<Probe>,
     payload: Vec<u8>,
     rhythm: Rhythm,
-    sent: Instant,
+    /// When the first probe was sent, as long as there was no other.
+    first: Option<Instant>,
+    /// Whether any was.
+    begun: bool,
     refused: bool,
 }
 
@@ -112,7 +115,8 @@ impl Probes {
                 probes,
                 payload: payload.to_vec(),
                 rhythm: Rhythm::new(FIRST),
-                sent: Instant::now(),
+                first: None,
+                begun: false,
                 refused: false,
             }),
         }
@@ -133,7 +137,8 @@ impl Trying for Probes {
     }
 
     fn begin(&mut self) {
-        self.sent = Instant::now();
+        // Whose answer comes after two of them nobody can tell (Karn and Partridge 1987).
+        self.first = (!std::mem::replace(&mut self.begun, true)).then(Instant::now);
         for probe in &mut self.probes {
             // An error may be the answer to the probe before, which the socket tells with the next call and only once.
             let send = || probe.socket.send(&self.payload);
@@ -163,7 +168,7 @@ impl Trying for Probes {
         let Some(place) = answered else { return Ok(None) };
         let Probe { socket, address, .. } = self.probes.swap_remove(place);
         socket.set_nonblocking(false)?;
-        Ok(Some(Open { socket, address, round_trip: self.sent.elapsed() }))
+        Ok(Some(Open { socket, address, round_trip: self.first.map(|sent| sent.elapsed()) }))
     }
 
     fn was_refused(&self) -> bool {
