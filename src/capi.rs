@@ -113,9 +113,8 @@ pub unsafe extern "C" fn knockd_rs_connect_udp(
 ) -> c_int {
     // SAFETY: null or room for so many bytes, says the caller.
     let reason = unsafe { Reason::new(error, error_len) };
-    // SAFETY: null or so many bytes, says the caller, who does not change them during the call.
-    let probe =
-        (!probe.is_null()).then(|| unsafe { std::slice::from_raw_parts(probe.cast::<u8>(), probe_len) });
+    // SAFETY: null or so many bytes, says the caller.
+    let probe = unsafe { bytes(probe, probe_len) };
     // SAFETY: null or as long as it says, says the caller.
     let options = unsafe { known(options) };
     reason.of(|| descriptor(fd, || calls::connect_udp(server, port, probe, options?)))
@@ -219,6 +218,18 @@ impl Reason {
 unsafe fn text<'a>(at: *const c_char) -> Option<&'a CStr> {
     // SAFETY: not null here, and the rest is what our caller promises.
     (!at.is_null()).then(|| unsafe { CStr::from_ptr(at) })
+}
+
+/// A datagram of the caller's.
+///
+/// # Safety
+/// It is null, or `length` bytes may be read there and stay as they are for `'a`, which is the call.
+unsafe fn bytes<'a>(at: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if at.is_null() {
+        return None;
+    }
+    // SAFETY: not null here, and the rest is what our caller promises.
+    Some(unsafe { std::slice::from_raw_parts(at.cast::<u8>(), length) })
 }
 
 /// The options that both sides know. A caller of another version may know fewer, which are left to us then, or more, which

@@ -13,14 +13,21 @@ pub fn client_dir() -> PathBuf {
 
 /// The client's program without the daemon.
 pub fn client_alone() -> PathBuf {
-    cargo(&["build", "--bin", "knockd-rs", "--features", "client"]);
+    cargo(&["build", "--lib", "--bin", "knockd-rs", "--features", "client"]);
     client_dir().join("debug/knockd-rs")
 }
 
-/// The example in Rust.
-pub fn example() -> PathBuf {
-    cargo(&["build", "--example", "reach", "--features", "client"]);
-    client_dir().join("debug/examples/reach")
+/// The example in Rust. Not by cargo, which would build what the tests use, too.
+pub fn example(to: &Path) -> PathBuf {
+    client_alone();
+    let (built, program) = (client_dir().join("debug"), to.join("reach"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/examples/reach.rs");
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition", "2024", "--extern"]);
+    rustc.arg(format!("knockd_rs={}", built.join("libknockd_rs.rlib").display()));
+    rustc.arg("-L").arg(format!("dependency={}", built.join("deps").display()));
+    succeed(&rustc.arg(source).arg("-o").arg(&program).output().unwrap());
+    program
 }
 
 /// The directory with the shared library.

@@ -145,7 +145,7 @@ fn the_example_in_rust_prints_what_the_services_say() {
     let world = world("drop", &["spa"]);
     let _daemon = world.daemon(&config("drop"));
     let (_ssh, _dns) = (world.listener(22), world.listener(53));
-    let example = example();
+    let example = example(&world.path("lib"));
     for (words, answer) in [(&["22"][..], "hello\n"), (&["53", "probe"], "probe")] {
         let mut command = world.inside(&world.client);
         command.arg(&example).arg(SERVER_NAME).args(words).env_clear().env("HOME", world.path("home"));
