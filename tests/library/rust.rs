@@ -137,7 +137,7 @@ fn a_bundle_in_memory_is_enough_and_leaves_nothing_but_counters() {
     let left = fs::read_dir(&dirs.state).unwrap().map(|entry| entry.unwrap().file_name());
     let mut left: Vec<String> = left.map(|name| name.into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["myserver.counter", "myserver.networks"]);
+    assert_eq!(left, ["myserver.counter", "myserver.lock", "myserver.networks"]);
 }
 
 #[test]
