@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -21,20 +21,15 @@ const MAX_LINE: usize = 64 << 10;
 /// The shortest passphrase that is taken for something new.
 pub const LEAST: usize = 8;
 
-/// Reads the first line of `file` if one is named, else of the credential if there is one in the directory that a service
-/// manager names in `CREDENTIALS_DIRECTORY`, else asks for `what`.
+/// Reads the first line of `file` if one is named, else of the credential if there is one, else asks for `what`.
 ///
 /// # Errors
 /// [`FileError`] when the file, the credential or the terminal cannot be read.
-pub fn read(
-    file: Option<&Path>,
-    credentials: Option<&Path>,
-    what: &str,
-) -> Result<Zeroizing<Vec<u8>>, FileError> {
+pub fn read(file: Option<&Path>, what: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
     if let Some(file) = file {
         return line_of(file, 0o177, files::own_owners());
     }
-    if let Some(dir) = credentials {
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) {
         // systemd owns these and shows its access list as group bits (0440).
         match line_of(&dir.join(CREDENTIAL), 0o007, Vec::new()) {
             Err(error) if error.is_missing() => {}

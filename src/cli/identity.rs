@@ -71,9 +71,7 @@ impl CertificateFiles {
 
     fn passphrase(&self, of: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
         let what = format!("Passphrase of {}", of.display());
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        passphrase::read(self.passphrase_file.as_deref(), credentials.as_deref(), &what)
-            .map_err(Unread::Passphrase)
+        passphrase::read(self.passphrase_file.as_deref(), &what).map_err(Unread::Passphrase)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The knocking side, for this program's commands and for programs that embed it. Needs no root, and no library but libc.
 //!
 //! A [`Server`] is what is known of one, [`Effort`] how hard to try. Directories, clock, methods, timeout and retries are
-//! arguments: nothing here reads the environment, keeps state outside of [`Dirs`], prints, or starts a thread.
+//! arguments: nothing here reads the environment or keeps state outside of [`Dirs`], and only [`agent`] starts threads.
 //! Calls block; every type can be sent to another thread, and a `Server` used by many at the same time.
 //!
 //! A connection to a guarded TCP port, knocked for if that is needed:
