@@ -10,6 +10,10 @@ build: ## the program, in target/release
 	tests/install-deps build
 	cargo build --release --locked
 
+lib: ## the client for programs in C, target/release/libknockd_rs.so; its header is src/capi/knockd_rs.h
+	@command -v cc >/dev/null || { echo "make lib: no C compiler; install Debian's package gcc" >&2; exit 1; }
+	cargo rustc --release --locked --lib --crate-type cdylib --no-default-features --features client,capi
+
 demo: ## the main job on two throw-away machines, told step by step, in 20 seconds
 	tests/install-deps demo
 	cargo build --release --locked
@@ -40,4 +44,4 @@ install-deps: ## only installs what the targets above need
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help build demo test fuzz bench deb package-test install-deps clean
+.PHONY: help build lib demo test fuzz bench deb package-test install-deps clean

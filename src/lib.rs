@@ -7,7 +7,8 @@
 //! socketpair) → [`grant::Opening`] → an element with a timeout in the kernel.
 //!
 //! The pure modules (`frame`, `knock`, `policy`, `grant`, `session`, `crypto`, `text`, `time`) do no I/O, read no clock and
-//! log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys` and `nft/elem.rs` alone.
+//! log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys`, `nft/elem.rs` and
+//! `capi.rs` alone. Programs that knock by themselves begin at `client`.
 
 // A packet's way.
 #[cfg(feature = "daemon")]
@@ -50,6 +51,8 @@ pub mod time;
 pub mod x509;
 
 // The other side.
+#[cfg(feature = "capi")]
+pub mod capi;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;

@@ -1,6 +1,6 @@
 //! The `unsafe` that is left where no crate has a safe call: a few system calls, each in one short function.
 //!
-//! `nft/elem.rs` is the only other file with `unsafe`. Capabilities, prctl and signals come from rustix.
+//! Two other files have `unsafe` in them: `nft/elem.rs`, and `capi.rs` with the C interface. Capabilities, prctl and signals come from rustix.
 #![allow(unsafe_code, reason = "this file is where it lives")]
 
 use std::io;

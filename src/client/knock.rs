@@ -14,7 +14,7 @@ use super::cert::Identity;
 use super::counter::{self, Oddity};
 use super::sequence::Style;
 use super::server::Server;
-use super::try_port::{Open, Tries};
+use super::try_port::{Open, Tries, Trying};
 use crate::crypto::{KeyPair, Secret};
 use crate::enrol::Enrolment;
 use crate::files::FileError;
@@ -298,11 +298,11 @@ impl Salvo for InTurn {
 }
 
 /// Sends the copies when they are due, and looks at the tries in between.
-pub(super) fn watch(
+pub(super) fn watch<T: Trying>(
     salvo: &mut dyn Salvo,
-    tries: &mut Tries,
+    tries: &mut T,
     patience: Duration,
-) -> Result<Option<Open>, KnockError> {
+) -> Result<Option<Open<T::Socket>>, KnockError> {
     let started = Instant::now();
     let mut due = salvo.copies(Pace::Usual).to_vec().into_iter().peekable();
     while started.elapsed() < patience {
@@ -387,6 +387,8 @@ pub enum KnockError {
     NoTimestamps,
     /// All codes that the server knows by now were used; carries how long to wait.
     TooOften(Duration),
+    /// There is no way to knock among those to try.
+    NoWay,
 }
 
 impl fmt::Display for KnockError {
@@ -423,6 +425,9 @@ impl fmt::Display for KnockError {
                 f,
                 "all codes of this half minute are used up; knock again in {} s, or use spa",
                 wait.as_secs() + 1
+            ),
+            Self::NoWay => f.write_str(
+                "there is no method to knock by: name one of those that the server takes from this client, or a certificate",
             ),
         }
     }

@@ -11,11 +11,12 @@ use super::counter::Oddity;
 use super::knock::{KnockError, Knocker, Salvo, Silence, Way, watch};
 use super::memory::{Lesson, recall, remember};
 use super::network::Network;
+use super::send::ask;
 use super::server::Server;
-use super::try_port::{Open, Tries};
+use super::try_port::{Open, Tries, Trying};
 use crate::clock;
-use crate::knock::{Ask, Op, Target, Wanted, service_tag};
-use crate::session::{Session, Uses};
+use crate::knock::Op;
+use crate::session::Uses;
 use crate::text::{PortRange, Protocol, Span};
 use crate::time::Timestamp;
 
@@ -74,10 +75,9 @@ pub struct Reached {
 /// # Errors
 /// [`ReachError`].
 pub fn reach(server: &Server, port: u16, effort: &Effort) -> Result<Reached, ReachError> {
-    let mut knocker = Knocker::new(server, effort.clock)?;
-    let targets: Vec<SocketAddr> =
-        knocker.addresses.iter().map(|known| SocketAddr::new(known.ip(), port)).collect();
-    Attempt::new(&mut knocker, server, &targets, effort).run(port)
+    let knocker = Knocker::new(server, effort.clock)?;
+    let targets = knocker.targets(port);
+    over_tcp(knocker, server, &targets, effort)
 }
 
 /// The same at one of the server's addresses.
@@ -88,7 +88,19 @@ pub fn reach_at(server: &Server, target: SocketAddr, effort: &Effort) -> Result<
     let mut knocker = Knocker::new(server, effort.clock)?;
     // A grant is for the address that the knock came from, which has the family of the one it went to.
     knocker.addresses = vec![SocketAddr::new(target.ip(), server.access().port)];
-    Attempt::new(&mut knocker, server, &[target], effort).run(target.port())
+    over_tcp(knocker, server, &[target], effort)
+}
+
+fn over_tcp<'k>(
+    mut knocker: Knocker<'k>,
+    server: &'k Server,
+    targets: &[SocketAddr],
+    effort: &Effort,
+) -> Result<Reached, ReachError> {
+    let port = targets.first().map_or(0, SocketAddr::port);
+    let tries = Tries::new(targets);
+    let (open, taken) = Attempt::new(&mut knocker, server, tries, effort).run(Protocol::Tcp, port)?;
+    Ok(reached(open, taken))
 }
 
 /// Connects to a host that needs no knock: every address of it at the same time.
@@ -103,50 +115,61 @@ pub fn pass_through(host: &str, port: u16, timeout: Duration) -> Result<Reached,
     while started.elapsed() < timeout && !tries.is_hopeless() {
         let left = timeout.saturating_sub(started.elapsed());
         if let Some(open) = tries.look(left).map_err(KnockError::Try)? {
-            return Ok(reached(open, None, started, None));
+            let taken = Taken { by: None, after: started.elapsed(), oddity: None };
+            return Ok(reached(open, taken));
         }
     }
     Err(ReachError::Closed { knocks: 0, refused: tries.was_refused(), last: None })
 }
 
-/// One call of [`reach`].
-struct Attempt<'a, 'k> {
+/// What it took.
+pub(super) struct Taken {
+    pub(super) by: Option<Way>,
+    pub(super) after: Duration,
+    pub(super) oddity: Option<Oddity>,
+}
+
+/// One call of [`reach`], or of [`reach_udp`](super::reach_udp).
+pub(super) struct Attempt<'a, 'k, T> {
     knocker: &'a mut Knocker<'k>,
     server: &'k Server,
     effort: &'a Effort,
     network: Option<Network>,
     known: Option<Lesson>,
-    tries: Tries,
+    tries: T,
     started: Instant,
 }
 
-impl<'a, 'k> Attempt<'a, 'k> {
-    fn new(
+impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
+    pub(super) fn new(
         knocker: &'a mut Knocker<'k>,
         server: &'k Server,
-        targets: &[SocketAddr],
+        tries: T,
         effort: &'a Effort,
     ) -> Self {
-        let network = knocker.addresses.first().and_then(|address| Network::towards(*address));
-        let known = network.and_then(|network| recall(server, network));
-        let tries = Tries::new(targets);
+        let (network, known) = knocker.lesson();
         Self { knocker, server, effort, network, known, tries, started: Instant::now() }
     }
 
-    fn run(mut self, port: u16) -> Result<Reached, ReachError> {
+    pub(super) fn run(
+        mut self,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<(Open<T::Socket>, Taken), ReachError> {
+        let ports = PortRange::single(protocol, port).map_err(|_| KnockError::Unsayable)?;
         self.tries.begin();
         if let Some(open) = self.look()? {
             return Ok(self.done(open, None));
         }
-        let (mut sent, mut last) = (0, None);
-        let ways = self.ways();
+        let ways = in_order(&self.effort.ways, self.known);
+        let (mut sent, mut last) = (0, ways.is_empty().then_some(KnockError::NoWay));
         for way in ways.iter().cycle() {
             let left = self.effort.timeout.saturating_sub(self.started.elapsed());
             if sent >= self.effort.knocks || left.is_zero() {
                 break;
             }
             sent += 1;
-            match self.by(way, port, left) {
+            match self.by(way, ports, left) {
                 Ok(Some(open)) => return Ok(self.done(open, Some(way.clone()))),
                 Ok(None) => {}
                 Err(error) => last = Some(error),
@@ -157,8 +180,8 @@ impl<'a, 'k> Attempt<'a, 'k> {
 
     /// Whether the port is open without a knock. A closed port does not answer, so that takes as long as an answer may
     /// take: a few times what it took in this network before.
-    fn look(&mut self) -> Result<Option<Open>, ReachError> {
-        let usual = self.known.map_or(UNKNOWN, |known| (known.round_trip * 4).clamp(LEAST, MOST));
+    fn look(&mut self) -> Result<Option<Open<T::Socket>>, ReachError> {
+        let usual = self.known.map_or(UNKNOWN, |known| (known.round_trip * PATIENT).clamp(LEAST, MOST));
         let until = self.started + usual.min(self.effort.timeout);
         while Instant::now() < until && !self.tries.is_hopeless() {
             let left = until.saturating_duration_since(Instant::now());
@@ -169,17 +192,14 @@ impl<'a, 'k> Attempt<'a, 'k> {
         Ok(None)
     }
 
-    /// The ways that can say what is wanted, the one that worked last time first.
-    fn ways(&self) -> Vec<Way> {
-        let mut ways = self.effort.ways.clone();
-        let worked = self.known.and_then(|known| known.method);
-        ways.sort_by_key(|way| Some(way.method()) != worked);
-        ways
-    }
-
     /// One knock, and what comes of it.
-    fn by(&mut self, way: &Way, port: u16, left: Duration) -> Result<Option<Open>, KnockError> {
-        let ask = ask(self.server, way, port, self.effort).ok_or(KnockError::Unsayable)?;
+    fn by(
+        &mut self,
+        way: &Way,
+        ports: PortRange,
+        left: Duration,
+    ) -> Result<Option<Open<T::Socket>>, KnockError> {
+        let ask = ask(self.server, way, Op::Open, &[ports], self.effort).ok_or(KnockError::Unsayable)?;
         self.knocker.way = way.clone();
         let addresses = self.knocker.addresses.clone();
         let mut salvo: Box<dyn Salvo> = match self.knocker.salvo(&ask, &addresses) {
@@ -195,46 +215,55 @@ impl<'a, 'k> Attempt<'a, 'k> {
         Ok(open)
     }
 
-    fn done(&mut self, open: Open, by: Option<Way>) -> Reached {
+    fn done(&mut self, open: Open<T::Socket>, by: Option<Way>) -> (Open<T::Socket>, Taken) {
         if let Some(network) = self.network {
             let lesson = Lesson {
                 network,
                 method: by.as_ref().map(Way::method),
-                round_trip: open.round_trip,
+                round_trip: open
+                    .round_trip
+                    .or(self.known.map(|known| known.round_trip))
+                    .unwrap_or(UNKNOWN / PATIENT),
                 when: (self.effort.clock)(),
             };
             // The next connection takes a little longer, and that is all.
             let _ = remember(self.server, lesson);
         }
-        reached(open, by, self.started, self.knocker.oddity.take())
+        let taken = Taken { by, after: self.started.elapsed(), oddity: self.knocker.oddity.take() };
+        (open, taken)
     }
 }
 
-fn reached(open: Open, by: Option<Way>, started: Instant, oddity: Option<Oddity>) -> Reached {
-    let Open { stream, address, .. } = open;
-    Reached { stream, address, by, after: started.elapsed(), oddity }
+impl Knocker<'_> {
+    /// A port at each of the server's addresses.
+    pub(super) fn targets(&self, port: u16) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|known| SocketAddr::new(known.ip(), port)).collect()
+    }
+
+    /// The network that leads to the server now, and what is known of it.
+    pub(super) fn lesson(&self) -> (Option<Network>, Option<Lesson>) {
+        let network = self.addresses.first().and_then(|address| Network::towards(*address));
+        (network, network.and_then(|network| recall(self.server, network)))
+    }
 }
 
-/// What to ask for so that this port opens; `None` where this way cannot say it.
-fn ask(server: &Server, way: &Way, port: u16, effort: &Effort) -> Option<Ask> {
-    let (uses, duration) = (effort.uses, effort.duration);
-    let (ports, uses, duration) = match way {
-        Way::Spa | Way::Cert(_) | Way::Sequence(_) => {
-            (Wanted::Ports(vec![PortRange::single(Protocol::Tcp, port).ok()?]), uses, duration)
-        }
-        _ if server.opens_unasked(Protocol::Tcp, port) => (Wanted::Defaults, None, None),
-        Way::Syn => {
-            let service = server.service_with(Protocol::Tcp, port)?;
-            (Wanted::Service(service_tag(service.as_str())), None, None)
-        }
-        Way::Totp => return None,
-    };
-    let session = Session::default();
-    Some(Ask { op: Op::Open, target: Target::Source, uses, session, wide: false, duration, ports })
+/// The ways in the order to try them: the one that worked last time first.
+pub(super) fn in_order(ways: &[Way], known: Option<Lesson>) -> Vec<Way> {
+    let mut ways = ways.to_vec();
+    let worked = known.and_then(|known| known.method);
+    ways.sort_by_key(|way| Some(way.method()) != worked);
+    ways
+}
+
+fn reached(open: Open<TcpStream>, taken: Taken) -> Reached {
+    let (Open { socket, address, .. }, Taken { by, after, oddity }) = (open, taken);
+    Reached { stream: socket, address, by, after, oddity }
 }
 
 /// How long an open port may take to answer where nothing is known.
 const UNKNOWN: Duration = Duration::from_millis(300);
+/// How many times what it took before an answer may take.
+const PATIENT: u32 = 4;
 /// Bounds for the same where something is known.
 const LEAST: Duration = Duration::from_millis(5);
 /// The longest.

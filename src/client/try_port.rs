@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,16 +11,73 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 /// The first pause between two attempts; each is twice the one before, up to the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+const FIRST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_millis(500);
 /// The first pause where an answer is expected.
 const CALM: Duration = Duration::from_millis(300);
+
+/// A port that is tried again and again until it opens.
+pub(super) trait Trying {
+    /// What an open port gives.
+    type Socket;
+
+    /// When the next attempt is due.
+    fn rhythm(&mut self) -> &mut Rhythm;
+
+    /// Starts an attempt now.
+    fn begin(&mut self);
+
+    /// Waits for this long at the most, without starting an attempt.
+    fn look(&mut self, wait: Duration) -> io::Result<Option<Open<Self::Socket>>>;
+
+    /// Whether the last attempt that ended was refused.
+    fn was_refused(&self) -> bool;
+
+    /// Whether every address that could be tried has said no by now.
+    fn is_hopeless(&self) -> bool;
+
+    /// Makes attempts as often as at first, since something has happened.
+    fn hurry(&mut self) {
+        let first = self.rhythm().first;
+        *self.rhythm() = Rhythm::new(first);
+    }
+
+    /// Starts an attempt if one is due, waits for the next one or as long as this, and says where the port has
+    /// opened.
+    fn turn(&mut self, at_most: Duration) -> io::Result<Option<Open<Self::Socket>>> {
+        if Instant::now() >= self.rhythm().next {
+            self.begin();
+            self.rhythm().slow_down();
+        }
+        let left = self.rhythm().next.saturating_duration_since(Instant::now());
+        self.look(at_most.min(left))
+    }
+}
+
+/// When attempts are due: soon after one another at first, then less and less often.
+pub(super) struct Rhythm {
+    first: Duration,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Rhythm {
+    /// The first attempt is due after the first pause.
+    pub(super) fn new(first: Duration) -> Self {
+        Self { first, pause: first, next: Instant::now() + first }
+    }
+
+    fn slow_down(&mut self) {
+        self.pause = (self.pause * 2).min(LONGEST);
+        self.next = Instant::now() + self.pause;
+    }
+}
 
 /// The attempts under way.
 pub(super) struct Tries {
     targets: Vec<SocketAddr>,
     attempts: Vec<Attempt>,
-    next: Instant,
-    pause: Duration,
+    rhythm: Rhythm,
     refused: bool,
 }
 
@@ -30,22 +87,21 @@ struct Attempt {
     began: Instant,
 }
 
-/// A connection that was made.
+/// A port that opened.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct Open<S> {
     /// The connection.
-    pub(super) stream: TcpStream,
+    pub(super) socket: S,
     /// Where it goes.
     pub(super) address: SocketAddr,
-    /// How long it took from its first SYN on.
-    pub(super) round_trip: Duration,
+    /// How long it took from its first SYN on; `None` when it is not known which packet was answered.
+    pub(super) round_trip: Option<Duration>,
 }
 
 impl Tries {
     /// The first attempt is due after the first pause.
     pub(super) fn new(targets: &[SocketAddr]) -> Self {
-        let next = Instant::now() + PAUSE.0;
-        Self { targets: targets.to_vec(), attempts: Vec::new(), next, pause: PAUSE.0, refused: false }
+        Self { targets: targets.to_vec(), attempts: Vec::new(), rhythm: Rhythm::new(FIRST), refused: false }
     }
 
     /// For a port that should be open: an attempt now, and further ones only where answers take long, since each of
@@ -53,7 +109,7 @@ impl Tries {
     pub(super) fn calm(targets: &[SocketAddr]) -> Self {
         let mut tries = Self::new(targets);
         tries.begin();
-        (tries.pause, tries.next) = (CALM / 2, Instant::now() + CALM);
+        tries.rhythm = Rhythm { first: FIRST, pause: CALM / 2, next: Instant::now() + CALM };
         tries
     }
 
@@ -64,69 +120,11 @@ impl Tries {
 
     /// How long until another attempt is due.
     pub(super) fn due_in(&self) -> Duration {
-        self.next.saturating_duration_since(Instant::now())
-    }
-
-    /// Whether the last attempt that ended was refused.
-    pub(super) fn was_refused(&self) -> bool {
-        self.refused
-    }
-
-    /// Whether every address that could be tried has said no by now.
-    pub(super) fn is_hopeless(&self) -> bool {
-        self.attempts.is_empty()
-    }
-
-    /// Starts an attempt now.
-    pub(super) fn begin(&mut self) {
-        for address in &self.targets {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
-            let began = Instant::now();
-            match connect(&socket, address) {
-                Ok(()) | Err(Errno::INPROGRESS) => {
-                    self.attempts.push(Attempt { socket, address: *address, began });
-                }
-                Err(error) => self.refused = error == Errno::CONNREFUSED,
-            }
-        }
-    }
-
-    /// Makes attempts as often as at first, since something has happened.
-    pub(super) fn hurry(&mut self) {
-        (self.pause, self.next) = (PAUSE.0, Instant::now() + PAUSE.0);
-    }
-
-    /// Starts an attempt if one is due, waits for the next one or as long as this, and says where the port has
-    /// opened.
-    pub(super) fn turn(&mut self, at_most: Duration) -> io::Result<Option<Open>> {
-        if Instant::now() >= self.next {
-            self.begin();
-            self.pause = (self.pause * 2).min(PAUSE.1);
-            self.next = Instant::now() + self.pause;
-        }
-        self.look(at_most.min(self.next.saturating_duration_since(Instant::now())))
-    }
-
-    /// Waits for this long at the most, without starting an attempt.
-    pub(super) fn look(&mut self, wait: Duration) -> io::Result<Option<Open>> {
-        let timeout = Timespec {
-            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        };
-        let mut fds: Vec<PollFd<'_>> =
-            self.attempts.iter().map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT)).collect();
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let done: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        self.harvest(&done)
+        self.rhythm.next.saturating_duration_since(Instant::now())
     }
 
     /// Ends the attempts that are done; the first that succeeded wins.
-    fn harvest(&mut self, done: &[bool]) -> io::Result<Option<Open>> {
+    fn harvest(&mut self, done: &[bool]) -> io::Result<Option<Open<TcpStream>>> {
         let mut open = None;
         let mut left = Vec::new();
         for (attempt, done) in std::mem::take(&mut self.attempts).into_iter().zip(done) {
@@ -144,14 +142,65 @@ impl Tries {
     }
 }
 
+impl Trying for Tries {
+    type Socket = TcpStream;
+
+    fn rhythm(&mut self) -> &mut Rhythm {
+        &mut self.rhythm
+    }
+
+    fn begin(&mut self) {
+        for address in &self.targets {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
+            let began = Instant::now();
+            match connect(&socket, address) {
+                Ok(()) | Err(Errno::INPROGRESS) => {
+                    self.attempts.push(Attempt { socket, address: *address, began });
+                }
+                Err(error) => self.refused = error == Errno::CONNREFUSED,
+            }
+        }
+    }
+
+    fn look(&mut self, wait: Duration) -> io::Result<Option<Open<TcpStream>>> {
+        let sockets: Vec<&OwnedFd> = self.attempts.iter().map(|attempt| &attempt.socket).collect();
+        let done = ready(&sockets, PollFlags::OUT, wait)?;
+        self.harvest(&done)
+    }
+
+    fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.attempts.is_empty()
+    }
+}
+
+/// Which of these sockets are ready, after this long at the most.
+pub(super) fn ready(sockets: &[impl AsFd], what: PollFlags, wait: Duration) -> io::Result<Vec<bool>> {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: wait.subsec_nanos().into(),
+    };
+    let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(socket, what)).collect();
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
 impl Attempt {
     /// The connection, if there is one.
-    fn opened(self) -> io::Result<Option<Open>> {
-        let (stream, round_trip) = (TcpStream::from(self.socket), self.began.elapsed());
+    fn opened(self) -> io::Result<Option<Open<TcpStream>>> {
+        let (stream, round_trip) = (TcpStream::from(self.socket), Some(self.began.elapsed()));
         if stream.peer_addr().is_err() {
             return Ok(None);
         }
         stream.set_nonblocking(false)?;
-        Ok(Some(Open { stream, address: self.address, round_trip }))
+        Ok(Some(Open { socket: stream, address: self.address, round_trip }))
     }
 }

@@ -1,4 +1,4 @@
-//! Where `unsafe` lives in this tree (the other place is `sys.rs`): handing a finished message to libnftnl's
+//! Where `unsafe` lives in this tree (the other places are `sys.rs` and `capi.rs`): handing a finished message to libnftnl's
 //! batch buffer, and lending out the file descriptor that a [`mnl::Socket`] owns.
 //!
 //! nftnl 0.9.4 knows neither element timeouts nor concatenated keys, so the messages are written in

@@ -3,7 +3,7 @@
 //! Nothing here waits. A step does what is due and what has become ready, and says what has come of it.
 
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::client::knock::{KnockError, Way};
 use crate::client::memory::{Lesson, recall, remember};
 use crate::client::network::Sight;
 use crate::client::sequence::Style;
-use crate::client::try_port::{Open, Tries};
+use crate::client::try_port::{Open, Tries, Trying as _};
 use crate::clock;
 use crate::knock::Op;
 
@@ -283,10 +283,16 @@ impl Line {
         news.push(News::Failed { refused, error });
     }
 
-    fn opened(&mut self, shots: &Shots, seen: Option<(&Job, &Open)>, now: Duration, news: &mut Vec<News>) {
+    fn opened(
+        &mut self,
+        shots: &Shots,
+        seen: Option<(&Job, &Open<TcpStream>)>,
+        now: Duration,
+        news: &mut Vec<News>,
+    ) {
         let Some(Sight { source, network, .. }) = self.sight else { return };
-        if let Some((job, open)) = seen {
-            let (method, round_trip) = (Some(shots.way().method()), open.round_trip);
+        if let Some((job, Open { round_trip: Some(round_trip), .. })) = seen {
+            let (method, round_trip) = (Some(shots.way().method()), *round_trip);
             let lesson = Lesson { network, method, round_trip, when: clock::wall() };
             // The next knock takes a little longer, and that is all.
             let _ = remember(&job.server, lesson);
