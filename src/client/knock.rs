@@ -156,8 +156,21 @@ impl<'a> Knocker<'a> {
     /// [`KnockError::Resolve`] when the name has no address.
     pub fn new(server: &'a Server, clock: fn() -> Timestamp) -> Result<Self, KnockError> {
         let access = server.access();
-        let identity = identity(&server.enrolment)?;
         let addresses = resolve(access.host.as_str(), access.port)?;
+        Self::at(server, addresses, clock)
+    }
+
+    /// The same where the addresses are known: at most one of each family.
+    ///
+    /// # Errors
+    /// [`KnockError::Random`].
+    pub fn at(
+        server: &'a Server,
+        addresses: Vec<SocketAddr>,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self, KnockError> {
+        let access = server.access();
+        let identity = identity(&server.enrolment)?;
         Ok(Self {
             server,
             identity,

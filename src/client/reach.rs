@@ -4,6 +4,7 @@
 //! worked is remembered for the network that this machine is in; next time it comes first.
 
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ pub struct Reached {
     pub address: SocketAddr,
     /// The way that opened the port; `None` when it was open.
     pub by: Option<Way>,
+    /// How many knocks it took.
+    pub knocks: u32,
     /// How long it all took.
     pub after: Duration,
     /// What was odd about the counter.
@@ -74,10 +77,7 @@ pub struct Reached {
 /// # Errors
 /// [`ReachError`].
 pub fn reach(server: &Server, port: u16, effort: &Effort) -> Result<Reached, ReachError> {
-    let mut knocker = Knocker::new(server, effort.clock)?;
-    let targets: Vec<SocketAddr> =
-        knocker.addresses.iter().map(|known| SocketAddr::new(known.ip(), port)).collect();
-    Attempt::new(&mut knocker, server, &targets, effort).run(port)
+    Approach::new(Knocker::new(server, effort.clock)?, port, effort).run()
 }
 
 /// The same at one of the server's addresses.
@@ -85,13 +85,11 @@ pub fn reach(server: &Server, port: u16, effort: &Effort) -> Result<Reached, Rea
 /// # Errors
 /// [`ReachError`].
 pub fn reach_at(server: &Server, target: SocketAddr, effort: &Effort) -> Result<Reached, ReachError> {
-    let mut knocker = Knocker::new(server, effort.clock)?;
-    // A grant is for the address that the knock came from, which has the family of the one it went to.
-    knocker.addresses = vec![SocketAddr::new(target.ip(), server.access().port)];
-    Attempt::new(&mut knocker, server, &[target], effort).run(target.port())
+    Approach::at(server, &[target], target.port(), effort)?.run()
 }
 
-/// Connects to a host that needs no knock: every address of it at the same time.
+/// Connects to a host that needs no knock, at all its addresses in the order of the resolver, the families in turn:
+/// each a little after the one before, or as soon as that has failed (RFC 8305, section 5).
 ///
 /// # Errors
 /// [`ReachError`].
@@ -99,20 +97,50 @@ pub fn pass_through(host: &str, port: u16, timeout: Duration) -> Result<Reached,
     let unknown = |error| KnockError::Resolve { host: host.to_owned(), error };
     let targets: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unknown)?.collect();
     let (started, mut tries) = (Instant::now(), Tries::new(&targets));
-    tries.begin();
-    while started.elapsed() < timeout && !tries.is_hopeless() {
+    let mut waiting = in_turn(targets).into_iter().peekable();
+    while started.elapsed() < timeout && !(waiting.peek().is_none() && tries.is_hopeless()) {
         let left = timeout.saturating_sub(started.elapsed());
-        if let Some(open) = tries.look(left).map_err(KnockError::Try)? {
-            return Ok(reached(open, None, started, None));
+        let wait = match waiting.next() {
+            Some(target) => {
+                tries.begin_at(target);
+                if waiting.peek().is_some() { APART.min(left) } else { left }
+            }
+            None => left,
+        };
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !tries.is_hopeless() {
+            let wait = until.saturating_duration_since(Instant::now());
+            if let Some(open) = tries.look(wait).map_err(KnockError::Try)? {
+                return Ok(reached(open, None, started, None));
+            }
         }
     }
-    Err(ReachError::Closed { knocks: 0, refused: tries.was_refused(), last: None })
+    // An address that has not answered is silent, whatever was said of another.
+    let said = if tries.is_hopeless() { kind(&tries) } else { None };
+    Err(ReachError::Closed { knocks: 0, said, last: None })
 }
 
-/// One call of [`reach`].
-struct Attempt<'a, 'k> {
-    knocker: &'a mut Knocker<'k>,
-    server: &'k Server,
+/// The first of one family, the first of the other, the second of the one, and so on.
+fn in_turn(targets: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = targets.first().map(SocketAddr::is_ipv4);
+    let (one, other): (Vec<_>, Vec<_>) =
+        targets.into_iter().partition(|target| Some(target.is_ipv4()) == first);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut all = Vec::new();
+    loop {
+        let pair = [one.next(), other.next()];
+        if pair.iter().all(Option::is_none) {
+            return all;
+        }
+        all.extend(pair.into_iter().flatten());
+    }
+}
+
+/// A connection to a server's port in the making, for who has more of them to think of: [`look`](Self::look), and
+/// [`knock`](Self::knock) when that came to nothing.
+pub struct Approach<'a> {
+    knocker: Knocker<'a>,
+    port: u16,
     effort: &'a Effort,
     network: Option<Network>,
     known: Option<Lesson>,
@@ -120,24 +148,71 @@ struct Attempt<'a, 'k> {
     started: Instant,
 }
 
-impl<'a, 'k> Attempt<'a, 'k> {
-    fn new(
-        knocker: &'a mut Knocker<'k>,
-        server: &'k Server,
-        targets: &[SocketAddr],
+impl<'a> Approach<'a> {
+    /// To this port of these addresses of the server, at most one of each family.
+    ///
+    /// # Errors
+    /// [`ReachError::Knock`] when there are no random numbers.
+    pub fn at(
+        server: &'a Server,
+        addresses: &[SocketAddr],
+        port: u16,
         effort: &'a Effort,
-    ) -> Self {
-        let network = knocker.addresses.first().and_then(|address| Network::towards(*address));
-        let known = network.and_then(|network| recall(server, network));
-        let tries = Tries::new(targets);
-        Self { knocker, server, effort, network, known, tries, started: Instant::now() }
+    ) -> Result<Self, ReachError> {
+        // A grant is for the address that the knock came from, which has the family of the one it went to.
+        let knocks = addresses.iter().map(|address| with_port(*address, server.access().port)).collect();
+        Ok(Self::new(Knocker::at(server, knocks, effort.clock)?, port, effort))
     }
 
-    fn run(mut self, port: u16) -> Result<Reached, ReachError> {
-        self.tries.begin();
-        if let Some(open) = self.look()? {
-            return Ok(self.done(open, None));
+    fn new(knocker: Knocker<'a>, port: u16, effort: &'a Effort) -> Self {
+        let network = knocker.addresses.first().and_then(|address| Network::towards(*address));
+        let known = network.and_then(|network| recall(knocker.server, network));
+        let targets: Vec<SocketAddr> =
+            knocker.addresses.iter().map(|address| with_port(*address, port)).collect();
+        let tries = Tries::new(&targets);
+        Self { knocker, port, effort, network, known, tries, started: Instant::now() }
+    }
+
+    fn run(mut self) -> Result<Reached, ReachError> {
+        match self.look(self.usual())? {
+            Some(reached) => Ok(reached),
+            None => self.knock(),
         }
+    }
+
+    /// Counts the time that the effort gives from now on.
+    pub fn restart(&mut self) {
+        self.started = Instant::now();
+    }
+
+    /// How long an open port may take to answer. A closed port does not answer, so that a look takes as long: a few
+    /// times what it took in this network before.
+    #[must_use]
+    pub fn usual(&self) -> Duration {
+        self.known.map_or(UNKNOWN, |known| (known.round_trip * 4).clamp(LEAST, MOST))
+    }
+
+    /// Whether the port is open without a knock.
+    ///
+    /// # Errors
+    /// [`ReachError::Knock`] when it cannot be tried.
+    pub fn look(&mut self, patience: Duration) -> Result<Option<Reached>, ReachError> {
+        self.tries.begin();
+        let until = Instant::now() + patience.min(self.effort.timeout);
+        while Instant::now() < until && !self.tries.is_hopeless() {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Some(open) = self.tries.look(left).map_err(KnockError::Try)? {
+                return Ok(Some(self.done(open, None, 0)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Knocks by one way after the other, and connects as soon as the port opens.
+    ///
+    /// # Errors
+    /// [`ReachError::Closed`] when it does not.
+    pub fn knock(&mut self) -> Result<Reached, ReachError> {
         let (mut sent, mut last) = (0, None);
         let ways = self.ways();
         for way in ways.iter().cycle() {
@@ -146,27 +221,13 @@ impl<'a, 'k> Attempt<'a, 'k> {
                 break;
             }
             sent += 1;
-            match self.by(way, port, left) {
-                Ok(Some(open)) => return Ok(self.done(open, Some(way.clone()))),
+            match self.by(way, left) {
+                Ok(Some(open)) => return Ok(self.done(open, Some(way.clone()), sent)),
                 Ok(None) => {}
                 Err(error) => last = Some(error),
             }
         }
-        Err(ReachError::Closed { knocks: sent, refused: self.tries.was_refused(), last })
-    }
-
-    /// Whether the port is open without a knock. A closed port does not answer, so that takes as long as an answer may
-    /// take: a few times what it took in this network before.
-    fn look(&mut self) -> Result<Option<Open>, ReachError> {
-        let usual = self.known.map_or(UNKNOWN, |known| (known.round_trip * 4).clamp(LEAST, MOST));
-        let until = self.started + usual.min(self.effort.timeout);
-        while Instant::now() < until && !self.tries.is_hopeless() {
-            let left = until.saturating_duration_since(Instant::now());
-            if let Some(open) = self.tries.look(left).map_err(KnockError::Try)? {
-                return Ok(Some(open));
-            }
-        }
-        Ok(None)
+        Err(ReachError::Closed { knocks: sent, said: kind(&self.tries), last })
     }
 
     /// The ways that can say what is wanted, the one that worked last time first.
@@ -178,8 +239,8 @@ impl<'a, 'k> Attempt<'a, 'k> {
     }
 
     /// One knock, and what comes of it.
-    fn by(&mut self, way: &Way, port: u16, left: Duration) -> Result<Option<Open>, KnockError> {
-        let ask = ask(self.server, way, port, self.effort).ok_or(KnockError::Unsayable)?;
+    fn by(&mut self, way: &Way, left: Duration) -> Result<Option<Open>, KnockError> {
+        let ask = ask(self.knocker.server, way, self.port, self.effort).ok_or(KnockError::Unsayable)?;
         self.knocker.way = way.clone();
         let addresses = self.knocker.addresses.clone();
         let mut salvo: Box<dyn Salvo> = match self.knocker.salvo(&ask, &addresses) {
@@ -195,24 +256,31 @@ impl<'a, 'k> Attempt<'a, 'k> {
         Ok(open)
     }
 
-    fn done(&mut self, open: Open, by: Option<Way>) -> Reached {
-        if let Some(network) = self.network {
-            let lesson = Lesson {
-                network,
-                method: by.as_ref().map(Way::method),
-                round_trip: open.round_trip,
-                when: (self.effort.clock)(),
-            };
+    fn done(&mut self, open: Open, by: Option<Way>, knocks: u32) -> Reached {
+        let when = (self.effort.clock)();
+        let is_news = by.is_some() || self.known.is_none_or(|known| when.since(known.when) > FRESH);
+        if let Some(network) = self.network.filter(|_| is_news) {
+            let method = by.as_ref().map(Way::method);
+            let lesson = Lesson { network, method, round_trip: open.round_trip, when };
             // The next connection takes a little longer, and that is all.
-            let _ = remember(self.server, lesson);
+            let _ = remember(self.knocker.server, lesson);
         }
-        reached(open, by, self.started, self.knocker.oddity.take())
+        Reached { knocks, ..reached(open, by, self.started, self.knocker.oddity.take()) }
     }
+}
+
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 fn reached(open: Open, by: Option<Way>, started: Instant, oddity: Option<Oddity>) -> Reached {
     let Open { stream, address, .. } = open;
-    Reached { stream, address, by, after: started.elapsed(), oddity }
+    Reached { stream, address, by, knocks: 0, after: started.elapsed(), oddity }
+}
+
+fn kind(tries: &Tries) -> Option<io::ErrorKind> {
+    tries.said().map(|errno| io::Error::from(errno).kind())
 }
 
 /// What to ask for so that this port opens; `None` where this way cannot say it.
@@ -233,6 +301,10 @@ fn ask(server: &Server, way: &Way, port: u16, effort: &Effort) -> Option<Ask> {
     Some(Ask { op: Op::Open, target: Target::Source, uses, session, wide: false, duration, ports })
 }
 
+/// How long one address is tried before the next (RFC 8305, section 8).
+const APART: Duration = Duration::from_millis(250);
+/// How long what was learnt without a knock is not written down again.
+const FRESH: Duration = Duration::from_secs(60);
 /// How long an open port may take to answer where nothing is known.
 const UNKNOWN: Duration = Duration::from_millis(300);
 /// Bounds for the same where something is known.
@@ -249,8 +321,8 @@ pub enum ReachError {
     Closed {
         /// How many knocks were tried.
         knocks: u32,
-        /// Whether the last answer was a refusal rather than silence.
-        refused: bool,
+        /// The last answer: a refusal, or that the host cannot be reached; `None` for silence.
+        said: Option<io::ErrorKind>,
         /// Why the last knock that could not be sent was not.
         last: Option<KnockError>,
     },
@@ -264,11 +336,15 @@ impl From<KnockError> for ReachError {
 
 impl fmt::Display for ReachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (knocks, refused, last) = match self {
+        let (knocks, said, last) = match self {
             Self::Knock(error) => return error.fmt(f),
-            Self::Closed { knocks, refused, last } => (knocks, refused, last),
+            Self::Closed { knocks, said, last } => (knocks, said, last),
         };
-        let answer = if *refused { "refused the connection" } else { "did not answer" };
+        let answer = match said {
+            Some(io::ErrorKind::ConnectionRefused) => "refused the connection",
+            Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => "cannot be reached",
+            _ => "did not answer",
+        };
         match knocks {
             0 => write!(f, "the port {answer}")?,
             1 => write!(f, "the port {answer}, also after a knock")?,

@@ -19,7 +19,7 @@ pub(super) struct Tries {
     attempts: Vec<Attempt>,
     next: Instant,
     pause: Duration,
-    refused: bool,
+    said: Option<Errno>,
 }
 
 struct Attempt {
@@ -43,12 +43,17 @@ impl Tries {
     /// The first attempt is due after the first pause.
     pub(super) fn new(targets: &[SocketAddr]) -> Self {
         let next = Instant::now() + PAUSE.0;
-        Self { targets: targets.to_vec(), attempts: Vec::new(), next, pause: PAUSE.0, refused: false }
+        Self { targets: targets.to_vec(), attempts: Vec::new(), next, pause: PAUSE.0, said: None }
     }
 
     /// Whether the last attempt that ended was refused.
     pub(super) fn was_refused(&self) -> bool {
-        self.refused
+        self.said == Some(Errno::CONNREFUSED)
+    }
+
+    /// What was said to the last attempt that ended; nothing while none has.
+    pub(super) fn said(&self) -> Option<Errno> {
+        self.said
     }
 
     /// Whether every address that could be tried has said no by now.
@@ -56,19 +61,26 @@ impl Tries {
         self.attempts.is_empty()
     }
 
-    /// Starts an attempt now.
+    /// Starts an attempt at every address now.
     pub(super) fn begin(&mut self) {
-        for address in &self.targets {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
-            let began = Instant::now();
-            match connect(&socket, address) {
-                Ok(()) | Err(Errno::INPROGRESS) => {
-                    self.attempts.push(Attempt { socket, address: *address, began });
-                }
-                Err(error) => self.refused = error == Errno::CONNREFUSED,
-            }
+        for address in self.targets.clone() {
+            self.begin_at(address);
+        }
+    }
+
+    /// Starts an attempt at this one.
+    pub(super) fn begin_at(&mut self, address: SocketAddr) {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let began = Instant::now();
+        let socket = socket_with(family, SocketType::STREAM, flags, None);
+        let begun = socket.and_then(|socket| match connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error),
+        });
+        match begun {
+            Ok(socket) => self.attempts.push(Attempt { socket, address, began }),
+            Err(error) => self.said = Some(error),
         }
     }
 
@@ -115,7 +127,7 @@ impl Tries {
             }
             match sockopt::socket_error(&attempt.socket)? {
                 Ok(()) => open = open.or(attempt.opened()?),
-                Err(error) => self.refused = error == Errno::CONNREFUSED,
+                Err(error) => self.said = Some(error),
             }
         }
         self.attempts = left;
