@@ -52,6 +52,8 @@ pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod doctor;
+#[cfg(feature = "client")]
+pub mod socks;
 
 /// Ways into private parsers for `tests/fuzz`.
 #[cfg(all(feature = "fuzzing", feature = "daemon"))]

@@ -36,6 +36,8 @@ const MAY_USE: &[(&str, &str)] = &[
     ("config", "crypto files grant knock profile text x509"),
     ("profile", "config crypto files grant knock text"),
     ("enrol", "config crypto files knock profile text"),
+    // What clients say to the proxy.
+    ("socks", "crypto"),
     // Who runs what.
     ("clock", "config sys time"),
     ("log", "config grant text time"),
@@ -47,7 +49,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     ("ca", "files text time x509"),
     // The client: of the daemon it knows no more than what both sides must agree on.
-    ("client", "clock config crypto enrol files frame knock session sys text time x509"),
+    ("client", "clock config crypto enrol files frame knock session socks sys text time x509"),
     // Diagnosis: looks at everything, and is named by the command line alone.
     ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // For tests/fuzz alone, behind a feature of its own.
@@ -55,7 +57,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log passphrase privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log passphrase privsep profile socks state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -80,6 +82,7 @@ const PURE: &[&str] = &[
     "knock/",
     "policy.rs",
     "session.rs",
+    "socks/",
     "text/",
     "time.rs",
     "x509/",
@@ -111,6 +114,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "grant/mod.rs",
     "knock/mod.rs",
     "policy.rs",
+    "socks/mod.rs",
     "text/mod.rs",
     "time.rs",
     "x509/mod.rs",
