@@ -32,6 +32,8 @@ mod import;
 #[cfg(feature = "daemon")]
 mod profile;
 #[cfg(feature = "client")]
+mod proxy;
+#[cfg(feature = "client")]
 mod sequence;
 #[cfg(feature = "client")]
 mod servers;
@@ -82,6 +84,8 @@ enum Command {
     Knock(client::Knock),
     #[cfg(feature = "client")]
     Connect(connect::Connect),
+    #[cfg(feature = "client")]
+    Proxy(proxy::Proxy),
     #[cfg(feature = "client")]
     SshConfig(ssh_config::SshConfig),
     #[cfg(feature = "client")]
@@ -164,6 +168,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Knock(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Connect(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Proxy(args) => args.run(),
         #[cfg(feature = "client")]
         Command::SshConfig(args) => args.run(),
         #[cfg(feature = "client")]

@@ -6,6 +6,7 @@ mod datagram;
 pub mod knock;
 pub mod memory;
 pub mod network;
+pub mod proxy;
 pub mod reach;
 pub mod relay;
 pub mod sequence;
