@@ -180,9 +180,10 @@ impl<'a> Approach<'a> {
         }
     }
 
-    /// Counts the time that the effort gives from now on.
+    /// Counts the time that the effort gives from now on, and goes by what was learnt in the meantime.
     pub fn restart(&mut self) {
         self.started = Instant::now();
+        self.known = self.network.and_then(|network| recall(self.knocker.server, network));
     }
 
     /// How long an open port may take to answer. A closed port does not answer, so that a look takes as long: a few

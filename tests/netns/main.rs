@@ -30,6 +30,7 @@ mod interface;
 mod kill;
 mod nflog;
 mod plain;
+mod proxy;
 mod reload;
 mod replay;
 mod rules;

@@ -203,11 +203,12 @@ mod tests {
     #[test]
     fn who_comes_while_somebody_knocks_tries_again_after_it() {
         let flights = Flights::default();
+        let flights = &flights;
         let seen = flights.seen(&door());
-        let first = lead(&flights, BOTH, seen);
+        let first = lead(flights, BOTH, seen);
         thread::scope(|scope| {
             let others: Vec<_> = [BOTH, V4, V6]
-                .map(|families| scope.spawn(|| flights.turn(&door(), families, seen, soon())))
+                .map(|families| scope.spawn(move || flights.turn(&door(), families, seen, soon())))
                 .into();
             while flights.lock().get(&door()).unwrap().waiting < 3 {
                 thread::yield_now();

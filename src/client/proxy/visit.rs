@@ -289,7 +289,9 @@ fn outcome(error: &ReachError) -> Outcome {
             Some(io::ErrorKind::ConnectionRefused) => Outcome::Refused,
             Some(io::ErrorKind::NetworkUnreachable) => Outcome::NetworkUnreachable,
             Some(io::ErrorKind::HostUnreachable) => Outcome::HostUnreachable,
-            _ => Outcome::TimedOut,
+            None | Some(io::ErrorKind::TimedOut) => Outcome::TimedOut,
+            // Of this machine, such as descriptors that have run out.
+            Some(_) => Outcome::Failed,
         },
     }
 }
