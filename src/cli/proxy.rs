@@ -83,7 +83,7 @@ impl Proxy {
         }
         let (dirs, identities) = (dirs()?, Identities::new(self.passphrase_file));
         identities.ask(&dirs);
-        let service = Service::new(Settings {
+        let settings = Settings {
             dirs,
             password,
             most: self.max_connections.into(),
@@ -92,8 +92,8 @@ impl Proxy {
             is_verbose: self.verbose,
             say,
             identify: Box::new(move |server| identities.of(server)),
-        });
-        let service = service.map_err(Failure::Failed)?;
+        };
+        let service = Service::new(settings, &listeners).map_err(Failure::Failed)?;
         let all: Vec<String> = listeners.iter().map(|listener| listener.place().to_string()).collect();
         say(&format!("listening at {}", all.join(", ")));
         service.run(listeners).map_err(|error| Failure::Failed(format!("the proxy ended: {error}")))

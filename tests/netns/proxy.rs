@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cert;
+use crate::common::pki::CLIENT;
 use crate::common::{Answer, KNOCKD, SERVER4, SERVER6, SOON, World, said, succeed, wait_for, within};
 
 const CONFIG: &str =
@@ -395,7 +397,8 @@ fn what_cannot_be_reached_is_told_in_the_words_of_socks() {
     let _proxy = Proxy::start(&world, &["--timeout", "1s"]);
     let (connect, bind, associate) = (1, 2, 3);
     let v4 = |address: [u8; 4], port: u16| [&[1][..], &address, &port.to_be_bytes()].concat();
-    let named = |name: &str| [&[3, name.len() as u8][..], name.as_bytes(), &[0, 80]].concat();
+    let named =
+        |name: &str| [&[3, u8::try_from(name.len()).unwrap()][..], name.as_bytes(), &[0, 80]].concat();
     assert_eq!(reply(&world, connect, &v4([10, 77, 0, 1], 9999)), 5, "nobody listens");
     assert_eq!(reply(&world, connect, &v4([192, 0, 2, 1], 80)), 3, "there is no such network");
     assert_eq!(reply(&world, connect, &named("nowhere.example")), 4, "the name has no address");
@@ -535,6 +538,47 @@ fn a_service_manager_passes_the_socket_and_the_proxy_ends_when_nobody_comes() {
         assert!(log.contains("listening at"), "{log}");
     }
     assert_eq!(web.served(), 2);
+}
+
+#[test]
+fn a_certificates_passphrase_is_needed_once_and_a_new_certificate_counts_at_once() {
+    let world = World::new();
+    let ca = cert::office(&world);
+    let config = "[freshness]\nclock = \"trusted\"\n[guard]\ndrop = [\"tcp/8080\"]\n[certificate_authority]\n\
+                  ca = \"ca.pem\"\ncrl = \"crl.pem\"\n[[certificates]]\nname = \"staff\"\nopen = [\"tcp/8080\"]\n";
+    let daemon = world.daemon(config);
+    let alice = ca.issue("alice", "p256", CLIENT);
+    let encrypt = |key: &Path| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", "pass:sesame", "-in"]).arg(key);
+        fs::write(key, openssl.output().unwrap().stdout).unwrap();
+    };
+    encrypt(&alice.key);
+    let passphrase = world.path("passphrase");
+    fs::write(&passphrase, "sesame\n").unwrap();
+    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
+    let words = ["--passphrase-file", &passphrase.display().to_string()];
+    cert::import_with(&world, &alice, &words);
+    let _web = Web::start(&world, 8080);
+    let url = "http://10.77.0.1:8080/";
+    let get = || gets(&world, "socks5h://127.0.0.1:1080", url);
+    // Without a terminal nobody can be asked: it says so, and tries the port all the same.
+    {
+        let proxy = Proxy::start(&world, &["--timeout", "1s"]);
+        assert!(proxy.log().contains("until that is mended it is not knocked at"), "{}", proxy.log());
+        assert!(!page(&world, "socks5h://127.0.0.1:1080", url).status.success());
+        assert_eq!(daemon.logged("granted"), 0);
+    }
+    let proxy = Proxy::start(&world, &words);
+    // It was opened at the start, and is not looked for again.
+    fs::remove_file(&passphrase).unwrap();
+    get();
+    assert_eq!(daemon.logged("granted"), 1, "{}", daemon.log());
+    // A new key in its place that needs no passphrase.
+    let again = ca.issue("alice", "p256", CLIENT);
+    assert_eq!(again.key, alice.key);
+    get();
+    assert_eq!(daemon.logged("granted"), 2, "{}{}", proxy.log(), daemon.log());
 }
 
 #[test]

@@ -75,16 +75,17 @@ const STACK: usize = 512 << 10;
 const DESCRIPTORS: usize = 4;
 
 impl Proxy {
-    /// Makes ready.
+    /// Makes ready to serve at these places.
     ///
     /// # Errors
     /// When the kernel does not say whose a connection is, and that is what would be asked.
-    pub fn new(settings: Settings) -> Result<Arc<Self>, String> {
-        if settings.password.is_none() {
+    pub fn new(settings: Settings, listeners: &[Listener]) -> Result<Arc<Self>, String> {
+        let has_tcp = listeners.iter().any(|listener| matches!(listener.place(), Place::Tcp(_)));
+        if has_tcp && settings.password.is_none() {
             owner::try_out().map_err(|error| {
                 format!(
-                    "the kernel does not say whose a connection is ({error}; module tcp_diag); use a password (--user), or \
-                     a unix socket (--listen unix:PATH) and a password"
+                    "the kernel does not say whose a connection is ({error}; module tcp_diag); use a unix socket \
+                     (--listen unix:PATH) or a password (--user)"
                 )
             })?;
         }

@@ -152,11 +152,15 @@ impl Proxy {
             (self.settings.say)(&format!("{}: {} has no address", server.name, server.access().host));
             return Err(Outcome::HostUnreachable);
         }
-        let identity = (self.settings.identify)(server).map_err(|why| {
-            self.complain(&format!("{}: {why}", server.name));
-            Outcome::Failed
-        })?;
-        let mut effort = Effort::one_connection(server.ways(identity));
+        let ways = match (self.settings.identify)(server) {
+            Ok(identity) => server.ways(identity),
+            Err(why) => {
+                self.complain(&format!("{}: {why}", server.name));
+                // The port may be open all the same.
+                Vec::new()
+            }
+        };
+        let mut effort = Effort::one_connection(ways);
         // As many connections as the profile gives.
         (effort.uses, effort.timeout) = (None, self.settings.timeout);
         let approach = Approach::at(server, &addresses, to.port, &effort);
