@@ -6,8 +6,8 @@
 //! `&[u8]` → [`frame::Segment`] → [`knock::Knock`] → [`grant::Grant`] → [`grant::Request`] (over the
 //! socketpair) → [`grant::Opening`] → an element with a timeout in the kernel.
 //!
-//! The pure modules (`frame`, `knock`, `policy`, `grant`, `session`, `crypto`, `text`, `time`) do no I/O, read no clock and
-//! log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys` and `nft/elem.rs` alone.
+//! The pure modules (`frame`, `knock`, `policy`, `grant`, `session`, `crypto`, `socks`, `text`, `time`) do no I/O, read
+//! no clock and log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys` and `nft/elem.rs` alone.
 
 // A packet's way.
 #[cfg(feature = "daemon")]

@@ -186,6 +186,11 @@ impl<'a> Approach<'a> {
         self.known = self.network.and_then(|network| recall(self.knocker.server, network));
     }
 
+    /// Gives up the attempts of looks that came to nothing, before others are waited for.
+    pub fn give_up(&mut self) {
+        self.tries.give_up();
+    }
+
     /// How long an open port may take to answer. A closed port does not answer, so that a look takes as long: a few
     /// times what it took in this network before.
     #[must_use]

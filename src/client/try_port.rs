@@ -84,6 +84,11 @@ impl Tries {
         }
     }
 
+    /// Gives up what is under way: a grant for one connection is not to go to one that nobody waits for.
+    pub(super) fn give_up(&mut self) {
+        self.attempts.clear();
+    }
+
     /// Makes attempts as often as at first, since something has happened.
     pub(super) fn hurry(&mut self) {
         (self.pause, self.next) = (PAUSE.0, Instant::now() + PAUSE.0);

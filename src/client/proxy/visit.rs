@@ -188,6 +188,7 @@ impl Proxy {
             if let Some(reached) = approach.look(patience)? {
                 return Ok(Ok(reached));
             }
+            approach.give_up();
             if was_opened {
                 self.flights.is_one_each(&door);
             }
