@@ -364,3 +364,18 @@ impl fmt::Display for ReachError {
 }
 
 impl std::error::Error for ReachError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_in_the_order_of_the_resolver() {
+        let all = |text: &str| -> Vec<SocketAddr> {
+            text.split_whitespace().map(|host| SocketAddr::new(host.parse().unwrap(), 80)).collect()
+        };
+        assert_eq!(in_turn(all("::1 ::2 ::3 1.1.1.1")), all("::1 1.1.1.1 ::2 ::3"));
+        assert_eq!(in_turn(all("1.1.1.1 ::1 1.1.1.2 ::2")), all("1.1.1.1 ::1 1.1.1.2 ::2"));
+        assert_eq!(in_turn(Vec::new()), []);
+    }
+}

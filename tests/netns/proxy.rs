@@ -1,9 +1,11 @@
 //! The SOCKS proxy: `curl` and bare sockets through it to guarded ports of the server.
 
+mod bounds;
+mod users;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -13,9 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cert;
-use crate::common::pki::CLIENT;
-use crate::common::{Answer, KNOCKD, SERVER4, SERVER6, SOON, World, said, succeed, wait_for, within};
+use crate::common::{Answer, SERVER4, SERVER6, SOON, World, succeed, wait_for, within};
 
 const CONFIG: &str =
     "[freshness]\nclock = \"trusted\"\n[guard]\ndrop = [\"tcp/8080\", \"tcp/8081\", \"tcp/8082\"]\n";
@@ -263,13 +263,19 @@ fn where_a_grant_is_for_one_connection_each_has_its_own_knock() {
 #[test]
 fn other_hosts_and_other_ports_pass_through_without_a_knock() {
     let world = world(&["--open", "tcp/8080", "--many"]);
-    name(&world, "10.77.0.1 other.example\nfd77::1 other.example\n");
+    let names =
+        "10.77.0.1 other.example\nfd77::1 other.example\nfd77::99 half.example\n10.77.0.1 half.example\n";
+    name(&world, names);
     let daemon = world.daemon(CONFIG);
     let _web = Web::start(&world, 9090);
     let proxy = Proxy::start(&world, &["--verbose"]);
     for url in ["http://10.77.0.1:9090/", "http://[fd77::1]:9090/", "http://other.example:9090/"] {
         gets(&world, "socks5h://127.0.0.1:1080", url);
     }
+    // One of the two does not answer.
+    let started = Instant::now();
+    gets(&world, "socks5h://127.0.0.1:1080", "http://half.example:9090/");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(daemon.logged("granted"), 0);
     assert!(proxy.log().contains("other.example, tcp/9090: connected to"), "{}", proxy.log());
     assert!(!proxy.log().contains("knock by"), "{}", proxy.log());
@@ -285,108 +291,6 @@ fn what_was_imported_after_the_start_is_knocked_at() {
     let _web = Web::start(&world, 8080);
     gets(&world, "socks5h://127.0.0.1:1080", "http://10.77.0.1:8080/");
     assert!(proxy.log().contains("myserver, tcp/8080: open after a knock by spa, in "), "{}", proxy.log());
-}
-
-#[test]
-fn another_user_of_the_machine_is_refused_and_so_is_root() {
-    let world = world(&["--open", "tcp/8080", "--many"]);
-    let _daemon = world.daemon(CONFIG);
-    let _web = Web::start(&world, 8080);
-    let proxy = Proxy::start(&world, &["--listen", "127.0.0.1:1080", "--listen", "[::1]:1080"]);
-    let as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
-    for place in ["127.0.0.1:1080", "[::1]:1080"] {
-        gets(&world, &format!("socks5h://{place}"), "http://10.77.0.1:8080/");
-        let mut command = world.inside(&world.client);
-        command.args(as_nobody).args(["curl", "-sS", "-x", &format!("socks5h://{place}")]);
-        let output = command.arg("http://10.77.0.1:8080/").output().unwrap();
-        assert!(!output.status.success(), "{}", said(&output));
-    }
-    assert!(
-        proxy.log().contains("a connection was refused: it is user 65534's, and this proxy is user 0's"),
-        "{}",
-        proxy.log()
-    );
-    // The other way round: a proxy of that user's is nothing for root.
-    let log = fs::File::create(world.path("other.log")).unwrap();
-    let mut other = world.inside(&world.client);
-    other.args(as_nobody).arg(public_program(&world)).args(["proxy", "--listen", "127.0.0.1:1081"]);
-    let mut other = other.env("HOME", "/nonexistent").stderr(log).spawn().unwrap();
-    let heard = |words: &str| fs::read_to_string(world.path("other.log")).unwrap().contains(words);
-    let listens = wait_for(SOON, || heard("listening at"));
-    let output = page(&world, "socks5h://127.0.0.1:1081", "http://10.77.0.1:8080/");
-    let refused = wait_for(SOON, || heard("it is user 0's, and this proxy is user 65534's"));
-    other.kill().unwrap();
-    other.wait().unwrap();
-    assert!(listens && refused && !output.status.success(), "{}", said(&output));
-}
-
-/// The program where everybody may run it: the directory of the build may be the user's alone.
-fn public_program(world: &World) -> std::path::PathBuf {
-    let path = world.path("knockd-rs");
-    fs::copy(KNOCKD, &path).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
-#[test]
-fn who_knows_the_password_is_served_and_nobody_else() {
-    let world = world(&["--open", "tcp/8080", "--many"]);
-    let _daemon = world.daemon(CONFIG);
-    let _web = Web::start(&world, 8080);
-    let file = world.path("password");
-    fs::write(&file, "open sesame\n").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let file = file.display().to_string();
-    let arguments = ["--listen", "10.77.0.2:1080", "--user", "ali", "--password-file", &file];
-    let output = world.client(&[&["proxy"], &arguments[..]].concat());
-    assert!(output.status.code() == Some(3) && said(&output).contains("chmod 0600"), "{}", said(&output));
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let _proxy = Proxy::start(&world, &arguments);
-    let url = "http://10.77.0.1:8080/";
-    gets(&world, "socks5h://ali:open%20sesame@10.77.0.2:1080", url);
-    for wrong in [
-        "socks5h://ali:open@10.77.0.2:1080",
-        "socks5h://baba:open%20sesame@10.77.0.2:1080",
-        "socks5h://10.77.0.2:1080",
-        "socks4://ali@10.77.0.2:1080",
-        "socks4a://ali:open%20sesame@10.77.0.2:1080",
-    ] {
-        assert!(!page(&world, wrong, url).status.success(), "{wrong}");
-    }
-}
-
-#[test]
-fn a_place_that_others_can_get_to_takes_a_password() {
-    let world = world(&["--open", "tcp/8080"]);
-    for place in ["10.77.0.2:1080", "0.0.0.0:1080", "[::]:1080"] {
-        let output = world.client(&["proxy", "--listen", place]);
-        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-        assert!(said(&output).contains("so a password is needed"), "{}", said(&output));
-    }
-}
-
-#[test]
-fn a_unix_socket_is_its_users_alone_and_gone_after_the_end() {
-    let world = world(&["--open", "tcp/8080", "--many"]);
-    let _daemon = world.daemon(CONFIG);
-    let _web = Web::start(&world, 8080);
-    let dir = world.path("private");
-    fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
-    let path = dir.join("socks");
-    let mut proxy = Proxy::start(&world, &["--listen", &format!("unix:{}", path.display())]);
-    let url = "http://10.77.0.1:8080/";
-    gets(&world, &format!("socks5h://localhost{}", path.display()), url);
-    // Even where the file lets others in, the proxy does not.
-    for (path, mode) in [(&dir, 0o755), (&path, 0o666)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-    let mut other = world.inside(&world.client);
-    other.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "curl", "-sS", "-x"]);
-    let output = other.args([&format!("socks5h://localhost{}", path.display()), url]).output().unwrap();
-    assert!(!output.status.success(), "{}", said(&output));
-    assert!(wait_for(SOON, || proxy.log().contains("it is user 65534's")), "{}", proxy.log());
-    proxy.end();
-    assert!(!path.exists());
 }
 
 #[test]
@@ -407,178 +311,6 @@ fn what_cannot_be_reached_is_told_in_the_words_of_socks() {
     assert_eq!(reply(&world, bind, &v4([10, 77, 0, 1], 80)), 7);
     assert_eq!(reply(&world, associate, &v4([10, 77, 0, 1], 80)), 7);
     assert_eq!(reply(&world, connect, &[2, 0, 0, 0, 0]), 8, "there is no such kind of address");
-}
-
-#[test]
-fn a_thousand_connections_leave_no_descriptor_behind() {
-    let world = world(&["--open", "tcp/8080", "--many"]);
-    let _daemon = world.daemon(CONFIG);
-    let web = Web::start(&world, 9090);
-    let proxy = Proxy::start(&world, &[]);
-    gets(&world, "socks5h://127.0.0.1:1080", "http://10.77.0.1:9090/");
-    assert!(wait_for(SOON, || proxy.threads() == 1));
-    let before = proxy.descriptors();
-    let started = Instant::now();
-    world.on_client(|| {
-        for number in 0..1000 {
-            let mut stream = TcpStream::connect("127.0.0.1:1080").unwrap();
-            stream.set_read_timeout(Some(SOON)).unwrap();
-            let request = b"\x05\x01\x00\x05\x01\x00\x01\x0a\x4d\x00\x01\x23\x82GET / HTTP/1.0\r\n\r\n";
-            // Some hang up in the middle of a word, and some before they are answered.
-            match number % 10 {
-                1 => drop(stream.write_all(&request[..7])),
-                2 => drop(stream.write_all(request)),
-                _ => {
-                    stream.write_all(request).unwrap();
-                    let mut said = Vec::new();
-                    stream.read_to_end(&mut said).unwrap();
-                    assert!(said.ends_with(PAGE.as_bytes()), "{number}: {said:?}");
-                }
-            }
-        }
-    });
-    eprintln!("1,000 connections took {:?}", started.elapsed());
-    assert!(web.served() >= 800);
-    assert!(wait_for(SOON, || proxy.threads() == 1), "{} threads are left", proxy.threads());
-    assert_eq!(proxy.descriptors(), before);
-}
-
-#[test]
-fn who_says_nothing_is_hung_up_on_and_who_comes_after_the_last_place_waits_for_one() {
-    let world = world(&["--open", "tcp/8080"]);
-    let web = Web::start(&world, 9090);
-    let mut proxy = Proxy::start(&world, &["--max-connections", "2"]);
-    let silent: Vec<TcpStream> =
-        world.on_client(|| (0..2).map(|_| TcpStream::connect("127.0.0.1:1080").unwrap()).collect());
-    assert!(wait_for(SOON, || proxy.threads() == 3));
-    let started = Instant::now();
-    gets(&world, "socks5h://127.0.0.1:1080", "http://10.77.0.1:9090/");
-    let waited = started.elapsed();
-    assert!(waited > Duration::from_secs(8) && waited < Duration::from_secs(15), "{waited:?}");
-    assert_eq!(web.served(), 1);
-    for mut stream in silent {
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-    }
-    // Told to end, it waits for those that are open, but not for long.
-    let _open = world.on_client(|| TcpStream::connect("127.0.0.1:1080").unwrap());
-    assert!(wait_for(SOON, || proxy.threads() == 2));
-    let took = proxy.end();
-    assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(6), "{took:?}");
-}
-
-#[test]
-fn without_descriptors_connections_wait_and_nothing_spins() {
-    let world = world(&["--open", "tcp/8080"]);
-    let _web = Web::start(&world, 9090);
-    let proxy = Proxy::start(&world, &[]);
-    let limit = |count: &str| {
-        let limit = format!("--nofile={count}:");
-        succeed(
-            &Command::new("prlimit").args(["--pid", &proxy.child.id().to_string(), &limit]).output().unwrap(),
-        );
-    };
-    // The next one that would be given out.
-    let is_free = |fd: &i32| !Path::new(&format!("/proc/{}/fd/{fd}", proxy.child.id())).exists();
-    limit(&(0..).find(is_free).unwrap().to_string());
-    let url = "http://10.77.0.1:9090/";
-    let waiting = curl(&world, "socks5h://127.0.0.1:1080", &[url]).stdout(Stdio::piped()).spawn().unwrap();
-    assert!(wait_for(SOON, || proxy.log().contains("connections have to wait")), "{}", proxy.log());
-    let before = ticks(proxy.child.id());
-    thread::sleep(Duration::from_secs(2));
-    assert!(ticks(proxy.child.id()) - before < 20, "it spins");
-    assert_eq!(proxy.log().matches("connections have to wait").count(), 1);
-    limit("512");
-    assert_eq!(succeed(&waiting.wait_with_output().unwrap()), PAGE);
-}
-
-/// Hundredths of a second that a process has run (`proc_pid_stat(5)`).
-fn ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let words: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    words[11].parse::<u64>().unwrap() + words[12].parse::<u64>().unwrap()
-}
-
-/// What a service manager does: listens, and becomes the program when somebody comes (`sd_listen_fds(3)`).
-const ACTIVATE: &str = "\
-import os, select, socket, sys
-unix = sys.argv[1].startswith('/')
-s = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-s.bind(sys.argv[1] if unix else ('127.0.0.1', int(sys.argv[1])))
-s.listen()
-print('listening', flush=True)
-select.select([s], [], [])
-if s.fileno() != 3: os.dup2(s.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
-os.execv(sys.argv[2], sys.argv[2:])
-";
-
-#[test]
-fn a_service_manager_passes_the_socket_and_the_proxy_ends_when_nobody_comes() {
-    let world = world(&["--open", "tcp/8080", "--many"]);
-    let _daemon = world.daemon(CONFIG);
-    let web = Web::start(&world, 8080);
-    let path = world.path("activated").display().to_string();
-    for (place, proxy) in
-        [("1080", "socks5h://127.0.0.1:1080".to_owned()), (&path, format!("socks5h://localhost{path}"))]
-    {
-        let log = fs::File::create(world.path("activated.log")).unwrap();
-        let mut manager = world.inside(&world.client);
-        manager.args(["python3", "-c", ACTIVATE, place, KNOCKD, "proxy", "--idle", "2s"]);
-        manager.env("HOME", world.path("home")).stdout(Stdio::piped()).stderr(log);
-        let mut manager = manager.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(manager.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        gets(&world, &proxy, "http://10.77.0.1:8080/");
-        let started = Instant::now();
-        let ended = wait_for(SOON, || manager.try_wait().unwrap().is_some());
-        let log = fs::read_to_string(world.path("activated.log")).unwrap();
-        assert!(ended && manager.wait().unwrap().success(), "{log}");
-        assert!(started.elapsed() > Duration::from_millis(1500), "{:?}: {log}", started.elapsed());
-        assert!(log.contains("listening at"), "{log}");
-    }
-    assert_eq!(web.served(), 2);
-}
-
-#[test]
-fn a_certificates_passphrase_is_needed_once_and_a_new_certificate_counts_at_once() {
-    let world = World::new();
-    let ca = cert::office(&world);
-    let config = "[freshness]\nclock = \"trusted\"\n[guard]\ndrop = [\"tcp/8080\"]\n[certificate_authority]\n\
-                  ca = \"ca.pem\"\ncrl = \"crl.pem\"\n[[certificates]]\nname = \"staff\"\nopen = [\"tcp/8080\"]\n";
-    let daemon = world.daemon(config);
-    let alice = ca.issue("alice", "p256", CLIENT);
-    let encrypt = |key: &Path| {
-        let mut openssl = Command::new("openssl");
-        openssl.args(["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", "pass:sesame", "-in"]).arg(key);
-        fs::write(key, openssl.output().unwrap().stdout).unwrap();
-    };
-    encrypt(&alice.key);
-    let passphrase = world.path("passphrase");
-    fs::write(&passphrase, "sesame\n").unwrap();
-    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
-    let words = ["--passphrase-file", &passphrase.display().to_string()];
-    cert::import_with(&world, &alice, &words);
-    let _web = Web::start(&world, 8080);
-    let url = "http://10.77.0.1:8080/";
-    let get = || gets(&world, "socks5h://127.0.0.1:1080", url);
-    // Without a terminal nobody can be asked: it says so, and tries the port all the same.
-    {
-        let proxy = Proxy::start(&world, &["--timeout", "1s"]);
-        assert!(proxy.log().contains("until that is mended it is not knocked at"), "{}", proxy.log());
-        assert!(!page(&world, "socks5h://127.0.0.1:1080", url).status.success());
-        assert_eq!(daemon.logged("granted"), 0);
-    }
-    let proxy = Proxy::start(&world, &words);
-    // It was opened at the start, and is not looked for again.
-    fs::remove_file(&passphrase).unwrap();
-    get();
-    assert_eq!(daemon.logged("granted"), 1, "{}", daemon.log());
-    // A new key in its place that needs no passphrase.
-    let again = ca.issue("alice", "p256", CLIENT);
-    assert_eq!(again.key, alice.key);
-    get();
-    assert_eq!(daemon.logged("granted"), 2, "{}{}", proxy.log(), daemon.log());
 }
 
 #[test]
