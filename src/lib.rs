@@ -6,9 +6,9 @@
 //! `&[u8]` → [`frame::Segment`] → [`knock::Knock`] → [`grant::Grant`] → [`grant::Request`] (over the
 //! socketpair) → [`grant::Opening`] → an element with a timeout in the kernel.
 //!
-//! The pure modules (`frame`, `knock`, `policy`, `grant`, `session`, `crypto`, `text`, `time`) do no I/O, read no clock and
-//! log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys`, `nft/elem.rs` and
-//! `capi.rs` alone. Programs that knock by themselves begin at `client`.
+//! The pure modules (`frame`, `knock`, `policy`, `grant`, `session`, `crypto`, `socks`, `text`, `time`) do no I/O, read
+//! no clock and log nothing; `tests/layering.rs` keeps it so. `unsafe` stands in `sys`, `nft/elem.rs` and `capi.rs`
+//! alone. Programs that knock by themselves begin at `client`.
 
 // A packet's way.
 #[cfg(feature = "daemon")]
@@ -57,6 +57,8 @@ pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod doctor;
+#[cfg(feature = "client")]
+pub mod socks;
 
 /// Ways into private parsers for `tests/fuzz`.
 #[cfg(all(feature = "fuzzing", feature = "daemon"))]

@@ -26,17 +26,26 @@ pub const LEAST: usize = 8;
 /// # Errors
 /// [`FileError`] when the file, the credential or the terminal cannot be read.
 pub fn read(file: Option<&Path>, what: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    match given(file)? {
+        Some(passphrase) => Ok(passphrase),
+        None => ask(what, usize::try_from(MAX).unwrap_or(0)).map_err(at_terminal),
+    }
+}
+
+/// The same without asking; `None` where nothing gives one.
+///
+/// # Errors
+/// [`FileError`] when the file or the credential cannot be read.
+pub fn given(file: Option<&Path>) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
     if let Some(file) = file {
-        return line_of(file, 0o177, files::own_owners());
+        return line_of(file, 0o177, files::own_owners()).map(Some);
     }
-    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) {
-        // systemd owns these and shows its access list as group bits (0440).
-        match line_of(&dir.join(CREDENTIAL), 0o007, Vec::new()) {
-            Err(error) if error.is_missing() => {}
-            other => return other,
-        }
+    let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return Ok(None) };
+    // systemd owns these and shows its access list as group bits (0440).
+    match line_of(&dir.join(CREDENTIAL), 0o007, Vec::new()) {
+        Err(error) if error.is_missing() => Ok(None),
+        other => other.map(Some),
     }
-    ask(what, usize::try_from(MAX).unwrap_or(0)).map_err(at_terminal)
 }
 
 /// Reads a new passphrase: the first line of `file` if one is named, else what is typed twice.

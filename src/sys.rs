@@ -6,6 +6,10 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+#[cfg(feature = "client")]
+use std::os::fd::{FromRawFd, OwnedFd};
+#[cfg(feature = "client")]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the kernel says about its own clock (`adjtimex(2)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +121,25 @@ pub(crate) fn set_segment_size(socket: BorrowedFd<'_>, bytes: u32) -> io::Result
         )
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The descriptors from 3 on that a service manager has passed to this process (`sd_listen_fds(3)`): each is this
+/// program's to close, so they are handed out once.
+///
+/// # Errors
+/// When the environment announces something else than it can.
+#[cfg(feature = "client")]
+pub(crate) fn passed_descriptors() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    // Each was open when `sd_notify` set its close-on-exec flag.
+    let passed = sd_notify::listen_fds()?;
+    // SAFETY: the service manager opened them for this process before it began, they are still open, and nothing else
+    // here knows them: the program opens its own by `open` and `socket`, which give other numbers. `TAKEN` sees to it
+    // that there is one owner.
+    Ok(passed.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
 }
 
 /// A library's descriptor, borrowed for as long as the library's own object is.

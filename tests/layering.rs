@@ -36,6 +36,8 @@ const MAY_USE: &[(&str, &str)] = &[
     ("config", "crypto files grant knock profile text x509"),
     ("profile", "config crypto files grant knock text"),
     ("enrol", "config crypto files knock profile text"),
+    // What clients say to the proxy.
+    ("socks", "crypto"),
     // Who runs what.
     ("clock", "config sys time"),
     ("log", "config grant text time"),
@@ -48,7 +50,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("ca", "files text time x509"),
     ("migrate", "policy text"),
     // The client: of the daemon it knows no more than what both sides must agree on.
-    ("client", "clock config crypto enrol files frame knock session sys text time x509"),
+    ("client", "clock config crypto enrol files frame knock session socks sys text time x509"),
     // Diagnosis: looks at everything, and is named by the command line alone.
     ("doctor", "client clock config control files grant knock nft privsep profile sys text time x509"),
     // The C interface, behind a feature of its own.
@@ -58,7 +60,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Above all; named by main alone.
     (
         "cli",
-        "ca capture client clock config control crypto doctor enrol files grant knock log migrate notify passphrase privsep profile state text time x509",
+        "ca capture client clock config control crypto doctor enrol files grant knock log migrate notify passphrase privsep profile socks state text time x509",
     ),
     ("main", "cli"),
 ];
@@ -84,6 +86,7 @@ const PURE: &[&str] = &[
     "migrate/",
     "policy.rs",
     "session.rs",
+    "socks/",
     "text/",
     "time.rs",
     "x509/",
@@ -117,6 +120,7 @@ const FORBID_UNSAFE: &[&str] = &[
     "knock/mod.rs",
     "migrate/mod.rs",
     "policy.rs",
+    "socks/mod.rs",
     "text/mod.rs",
     "time.rs",
     "x509/mod.rs",

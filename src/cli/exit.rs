@@ -63,6 +63,12 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.lines().join("; "))
+    }
+}
+
 /// Prints a line for people or pipes. A reader that went away, such as `head`, is no failure; the macros of the
 /// standard library would panic.
 ///

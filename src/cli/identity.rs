@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use crate::client::cert::Identity;
 use crate::enrol::OwnCertificate;
-use crate::files::{self, Rules};
+use crate::files::{self, FileError, Rules};
 use crate::passphrase;
 use crate::x509::keystore::{self, KeyError};
 
@@ -50,35 +50,42 @@ impl CertificateFiles {
 
     /// Reads key and certificate.
     pub(super) fn load(&self, files: &OwnCertificate) -> Result<Arc<Identity>, Failure> {
-        let (key, certificates, place) = match files {
-            OwnCertificate::Pem { certificate, key } => {
-                let bytes = secret(key)?;
-                let opened = keystore::read_key(&bytes, || self.passphrase(key));
-                let opened = opened.map_err(|error: Unread| error.about(key))?;
-                let certificates = crate::x509::certificates(&public(certificate)?);
-                (opened, certificates, certificate)
-            }
-            OwnCertificate::Pkcs12(file) => {
-                let passphrase = self.passphrase(file).map_err(|error| error.about(file))?;
-                let store = keystore::read_pkcs12(&secret(file)?, &passphrase);
-                let store = store.map_err(|error| Unread::Key(error).about(file))?;
-                (store.key, store.certificates, file)
-            }
-        };
-        let identity = Identity::new(&key, &certificates);
-        identity.map(Arc::new).map_err(|error| Failure::Broken(vec![format!("{}: {error}", place.display())]))
-    }
-
-    fn passphrase(&self, of: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
-        let what = format!("Passphrase of {}", of.display());
-        passphrase::read(self.passphrase_file.as_deref(), &what).map_err(Unread::Passphrase)
+        load(files, &|of| {
+            let what = format!("Passphrase of {}", of.display());
+            passphrase::read(self.passphrase_file.as_deref(), &what)
+        })
     }
 }
+
+/// Reads key and certificate; `passphrase` is asked for that of a file, if it has one.
+pub(super) fn load(files: &OwnCertificate, passphrase: &Passphrase<'_>) -> Result<Arc<Identity>, Failure> {
+    let passphrase = |of: &Path| passphrase(of).map_err(Unread::Passphrase);
+    let (key, certificates, place) = match files {
+        OwnCertificate::Pem { certificate, key } => {
+            let bytes = secret(key)?;
+            let opened = keystore::read_key(&bytes, || passphrase(key));
+            let opened = opened.map_err(|error: Unread| error.about(key))?;
+            let certificates = crate::x509::certificates(&public(certificate)?);
+            (opened, certificates, certificate)
+        }
+        OwnCertificate::Pkcs12(file) => {
+            let passphrase = passphrase(file).map_err(|error| error.about(file))?;
+            let store = keystore::read_pkcs12(&secret(file)?, &passphrase);
+            let store = store.map_err(|error| Unread::Key(error).about(file))?;
+            (store.key, store.certificates, file)
+        }
+    };
+    let identity = Identity::new(&key, &certificates);
+    identity.map(Arc::new).map_err(|error| Failure::Broken(vec![format!("{}: {error}", place.display())]))
+}
+
+/// Gives the passphrase of a file.
+pub(super) type Passphrase<'a> = dyn Fn(&Path) -> Result<Zeroizing<Vec<u8>>, FileError> + 'a;
 
 /// Why there is no key.
 enum Unread {
     Key(KeyError),
-    Passphrase(files::FileError),
+    Passphrase(FileError),
 }
 
 impl From<KeyError> for Unread {

@@ -36,6 +36,8 @@ mod import;
 mod migrate;
 #[cfg(feature = "daemon")]
 mod profile;
+#[cfg(feature = "client")]
+mod proxy;
 #[cfg(feature = "daemon")]
 mod reloading;
 #[cfg(feature = "daemon")]
@@ -93,6 +95,8 @@ enum Command {
     Connect(connect::Connect),
     #[cfg(feature = "client")]
     Agent(agent::Agent),
+    #[cfg(feature = "client")]
+    Proxy(proxy::Proxy),
     #[cfg(feature = "client")]
     SshConfig(ssh_config::SshConfig),
     #[cfg(feature = "client")]
@@ -171,6 +175,10 @@ impl Completions {
 
 /// Carries out what the arguments say.
 #[must_use]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table: a line for each command, and one for the feature it belongs to"
+)]
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         #[cfg(feature = "client")]
@@ -179,6 +187,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Connect(args) => args.run(),
         #[cfg(feature = "client")]
         Command::Agent(args) => args.run(),
+        #[cfg(feature = "client")]
+        Command::Proxy(args) => args.run(),
         #[cfg(feature = "client")]
         Command::SshConfig(args) => args.run(),
         #[cfg(feature = "client")]

@@ -156,11 +156,15 @@ impl<'a> Knocker<'a> {
     /// [`KnockError::Resolve`] when the name has no address.
     pub fn new(server: &'a Server, clock: fn() -> Timestamp) -> Result<Self, KnockError> {
         let access = server.access();
-        Self::at(server, resolve(access.host.as_str(), access.port)?, clock)
+        let addresses = resolve(access.host.as_str(), access.port)?;
+        Self::at(server, addresses, clock)
     }
 
-    /// Makes ready for these addresses, at most one of each family.
-    pub(super) fn at(
+    /// The same where the addresses are known: at most one of each family.
+    ///
+    /// # Errors
+    /// [`KnockError::Random`].
+    pub fn at(
         server: &'a Server,
         addresses: Vec<SocketAddr>,
         clock: fn() -> Timestamp,

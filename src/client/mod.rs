@@ -77,6 +77,7 @@ pub mod knock;
 pub mod memory;
 pub mod network;
 mod open;
+pub mod proxy;
 pub mod reach;
 pub mod relay;
 mod send;

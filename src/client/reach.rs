@@ -4,6 +4,7 @@
 //! worked is remembered for the network that this machine is in; next time it comes first.
 
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Reached {
     pub address: SocketAddr,
     /// The way that opened the port; `None` when it was open.
     pub by: Option<Way>,
+    /// How many knocks it took.
+    pub knocks: u32,
     /// How long it all took.
     pub after: Duration,
     /// What was odd about the counter.
@@ -75,9 +78,7 @@ pub struct Reached {
 /// # Errors
 /// [`ReachError`].
 pub fn reach(server: &Server, port: u16, effort: &Effort) -> Result<Reached, ReachError> {
-    let knocker = Knocker::new(server, effort.clock)?;
-    let targets = knocker.targets(port);
-    over_tcp(knocker, server, &targets, effort)
+    Approach::new(Knocker::new(server, effort.clock)?, port, effort)?.run()
 }
 
 /// The same at one of the server's addresses.
@@ -85,25 +86,11 @@ pub fn reach(server: &Server, port: u16, effort: &Effort) -> Result<Reached, Rea
 /// # Errors
 /// [`ReachError`].
 pub fn reach_at(server: &Server, target: SocketAddr, effort: &Effort) -> Result<Reached, ReachError> {
-    let mut knocker = Knocker::new(server, effort.clock)?;
-    // A grant is for the address that the knock came from, which has the family of the one it went to.
-    knocker.addresses = vec![SocketAddr::new(target.ip(), server.access().port)];
-    over_tcp(knocker, server, &[target], effort)
+    Approach::at(server, &[target], target.port(), effort)?.run()
 }
 
-fn over_tcp<'k>(
-    mut knocker: Knocker<'k>,
-    server: &'k Server,
-    targets: &[SocketAddr],
-    effort: &Effort,
-) -> Result<Reached, ReachError> {
-    let port = targets.first().map_or(0, SocketAddr::port);
-    let tries = Tries::new(targets);
-    let (open, taken) = Attempt::new(&mut knocker, server, tries, effort).run(Protocol::Tcp, port)?;
-    Ok(reached(open, taken))
-}
-
-/// Connects to a host that needs no knock: every address of it at the same time.
+/// Connects to a host that needs no knock, at all its addresses in the order of the resolver, the families in turn:
+/// each a little after the one before, or as soon as that has failed (RFC 8305, section 5).
 ///
 /// # Errors
 /// [`ReachError`].
@@ -111,28 +98,123 @@ pub fn pass_through(host: &str, port: u16, timeout: Duration) -> Result<Reached,
     let unknown = |error| KnockError::Resolve { host: host.to_owned(), error };
     let targets: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unknown)?.collect();
     let (started, mut tries) = (Instant::now(), Tries::new(&targets));
-    tries.begin();
-    while started.elapsed() < timeout && !tries.is_hopeless() {
+    let mut waiting = in_turn(targets).into_iter().peekable();
+    while started.elapsed() < timeout && !(waiting.peek().is_none() && tries.is_hopeless()) {
         let left = timeout.saturating_sub(started.elapsed());
-        if let Some(open) = tries.look(left).map_err(KnockError::Try)? {
-            let taken = Taken { by: None, after: started.elapsed(), oddity: None };
-            return Ok(reached(open, taken));
+        let wait = match waiting.next() {
+            Some(target) => {
+                tries.begin_at(target);
+                if waiting.peek().is_some() { APART.min(left) } else { left }
+            }
+            None => left,
+        };
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !tries.is_hopeless() {
+            let wait = until.saturating_duration_since(Instant::now());
+            if let Some(open) = tries.look(wait).map_err(KnockError::Try)? {
+                let taken = Taken { by: None, knocks: 0, after: started.elapsed(), oddity: None };
+                return Ok(reached(open, taken));
+            }
         }
     }
-    Err(ReachError::Closed { knocks: 0, refused: tries.was_refused(), last: None })
+    // An address that has not answered is silent, whatever was said of another.
+    let said = if tries.is_hopeless() { tries.said() } else { None };
+    Err(ReachError::Closed { knocks: 0, said, last: None })
+}
+
+/// The first of one family, the first of the other, the second of the one, and so on.
+fn in_turn(targets: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = targets.first().map(SocketAddr::is_ipv4);
+    let (one, other): (Vec<_>, Vec<_>) =
+        targets.into_iter().partition(|target| Some(target.is_ipv4()) == first);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut all = Vec::new();
+    loop {
+        let pair = [one.next(), other.next()];
+        if pair.iter().all(Option::is_none) {
+            return all;
+        }
+        all.extend(pair.into_iter().flatten());
+    }
+}
+
+/// A connection to a server's port in the making, for who has more of them to think of: [`look`](Self::look), and
+/// [`knock`](Self::knock) when that came to nothing.
+pub struct Approach<'a>(Attempt<'a, Tries>);
+
+impl<'a> Approach<'a> {
+    /// To this port of these addresses of the server, at most one of each family.
+    ///
+    /// # Errors
+    /// [`ReachError::Knock`] when there are no random numbers, or the port is 0.
+    pub fn at(
+        server: &'a Server,
+        addresses: &[SocketAddr],
+        port: u16,
+        effort: &'a Effort,
+    ) -> Result<Self, ReachError> {
+        // A grant is for the address that the knock came from, which has the family of the one it went to.
+        let knocks = addresses.iter().map(|address| with_port(*address, server.access().port)).collect();
+        Self::new(Knocker::at(server, knocks, effort.clock)?, port, effort)
+    }
+
+    fn new(knocker: Knocker<'a>, port: u16, effort: &'a Effort) -> Result<Self, ReachError> {
+        let ports = PortRange::single(Protocol::Tcp, port).map_err(|_| KnockError::Unsayable)?;
+        let tries = Tries::new(&knocker.targets(port));
+        Ok(Self(Attempt::new(knocker, ports, tries, effort)))
+    }
+
+    fn run(mut self) -> Result<Reached, ReachError> {
+        self.0.run().map(|(open, taken)| reached(open, taken))
+    }
+
+    /// Counts the time that the effort gives from now on, and goes by what was learnt in the meantime.
+    pub fn restart(&mut self) {
+        self.0.started = Instant::now();
+        self.0.known = self.0.network.and_then(|network| recall(self.0.knocker.server, network));
+    }
+
+    /// Gives up the attempts of looks that came to nothing, before others are waited for.
+    pub fn give_up(&mut self) {
+        self.0.tries.give_up();
+    }
+
+    /// How long an open port may take to answer. A closed port does not answer, so that a look takes as long: a few
+    /// times what it took in this network before.
+    #[must_use]
+    pub fn usual(&self) -> Duration {
+        self.0.usual()
+    }
+
+    /// Whether the port is open without a knock.
+    ///
+    /// # Errors
+    /// [`ReachError::Knock`] when it cannot be tried.
+    pub fn look(&mut self, patience: Duration) -> Result<Option<Reached>, ReachError> {
+        Ok(self.0.look(patience)?.map(|(open, taken)| reached(open, taken)))
+    }
+
+    /// Knocks by one way after the other, and connects as soon as the port opens.
+    ///
+    /// # Errors
+    /// [`ReachError::Closed`] when it does not.
+    pub fn knock(&mut self) -> Result<Reached, ReachError> {
+        self.0.knock().map(|(open, taken)| reached(open, taken))
+    }
 }
 
 /// What it took.
 pub(super) struct Taken {
     pub(super) by: Option<Way>,
+    pub(super) knocks: u32,
     pub(super) after: Duration,
     pub(super) oddity: Option<Oddity>,
 }
 
-/// One call of [`reach`], or of [`reach_udp`](super::reach_udp).
-pub(super) struct Attempt<'a, 'k, T> {
-    knocker: &'a mut Knocker<'k>,
-    server: &'k Server,
+/// A port of either protocol in the making.
+pub(super) struct Attempt<'a, T> {
+    knocker: Knocker<'a>,
+    ports: PortRange,
     effort: &'a Effort,
     network: Option<Network>,
     known: Option<Lesson>,
@@ -140,27 +222,36 @@ pub(super) struct Attempt<'a, 'k, T> {
     started: Instant,
 }
 
-impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
-    pub(super) fn new(
-        knocker: &'a mut Knocker<'k>,
-        server: &'k Server,
-        tries: T,
-        effort: &'a Effort,
-    ) -> Self {
+impl<'a, T: Trying> Attempt<'a, T> {
+    pub(super) fn new(knocker: Knocker<'a>, ports: PortRange, tries: T, effort: &'a Effort) -> Self {
         let (network, known) = knocker.lesson();
-        Self { knocker, server, effort, network, known, tries, started: Instant::now() }
+        Self { knocker, ports, effort, network, known, tries, started: Instant::now() }
     }
 
-    pub(super) fn run(
-        mut self,
-        protocol: Protocol,
-        port: u16,
-    ) -> Result<(Open<T::Socket>, Taken), ReachError> {
-        let ports = PortRange::single(protocol, port).map_err(|_| KnockError::Unsayable)?;
-        self.tries.begin();
-        if let Some(open) = self.look()? {
-            return Ok(self.done(open, None));
+    pub(super) fn run(&mut self) -> Result<(Open<T::Socket>, Taken), ReachError> {
+        match self.look(self.usual())? {
+            Some(done) => Ok(done),
+            None => self.knock(),
         }
+    }
+
+    fn usual(&self) -> Duration {
+        self.known.map_or(UNKNOWN, |known| (known.round_trip * PATIENT).clamp(LEAST, MOST))
+    }
+
+    fn look(&mut self, patience: Duration) -> Result<Option<(Open<T::Socket>, Taken)>, ReachError> {
+        self.tries.begin();
+        let until = Instant::now() + patience.min(self.effort.timeout);
+        while Instant::now() < until && !self.tries.is_hopeless() {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Some(open) = self.tries.look(left).map_err(KnockError::Try)? {
+                return Ok(Some(self.done(open, None, 0)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn knock(&mut self) -> Result<(Open<T::Socket>, Taken), ReachError> {
         let ways = in_order(&self.effort.ways, self.known);
         let (mut sent, mut last) = (0, ways.is_empty().then_some(KnockError::NoWay));
         for way in ways.iter().cycle() {
@@ -169,37 +260,19 @@ impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
                 break;
             }
             sent += 1;
-            match self.by(way, ports, left) {
-                Ok(Some(open)) => return Ok(self.done(open, Some(way.clone()))),
+            match self.by(way, left) {
+                Ok(Some(open)) => return Ok(self.done(open, Some(way.clone()), sent)),
                 Ok(None) => {}
                 Err(error) => last = Some(error),
             }
         }
-        Err(ReachError::Closed { knocks: sent, refused: self.tries.was_refused(), last })
-    }
-
-    /// Whether the port is open without a knock. A closed port does not answer, so that takes as long as an answer may
-    /// take: a few times what it took in this network before.
-    fn look(&mut self) -> Result<Option<Open<T::Socket>>, ReachError> {
-        let usual = self.known.map_or(UNKNOWN, |known| (known.round_trip * PATIENT).clamp(LEAST, MOST));
-        let until = self.started + usual.min(self.effort.timeout);
-        while Instant::now() < until && !self.tries.is_hopeless() {
-            let left = until.saturating_duration_since(Instant::now());
-            if let Some(open) = self.tries.look(left).map_err(KnockError::Try)? {
-                return Ok(Some(open));
-            }
-        }
-        Ok(None)
+        Err(ReachError::Closed { knocks: sent, said: self.tries.said(), last })
     }
 
     /// One knock, and what comes of it.
-    fn by(
-        &mut self,
-        way: &Way,
-        ports: PortRange,
-        left: Duration,
-    ) -> Result<Option<Open<T::Socket>>, KnockError> {
-        let ask = ask(self.server, way, Op::Open, &[ports], self.effort).ok_or(KnockError::Unsayable)?;
+    fn by(&mut self, way: &Way, left: Duration) -> Result<Option<Open<T::Socket>>, KnockError> {
+        let ask = ask(self.knocker.server, way, Op::Open, &[self.ports], self.effort)
+            .ok_or(KnockError::Unsayable)?;
         self.knocker.way = way.clone();
         let addresses = self.knocker.addresses.clone();
         let mut salvo: Box<dyn Salvo> = match self.knocker.salvo(&ask, &addresses) {
@@ -215,29 +288,25 @@ impl<'a, 'k, T: Trying> Attempt<'a, 'k, T> {
         Ok(open)
     }
 
-    fn done(&mut self, open: Open<T::Socket>, by: Option<Way>) -> (Open<T::Socket>, Taken) {
-        if let Some(network) = self.network {
-            let lesson = Lesson {
-                network,
-                method: by.as_ref().map(Way::method),
-                round_trip: open
-                    .round_trip
-                    .or(self.known.map(|known| known.round_trip))
-                    .unwrap_or(UNKNOWN / PATIENT),
-                when: (self.effort.clock)(),
-            };
+    fn done(&mut self, open: Open<T::Socket>, by: Option<Way>, knocks: u32) -> (Open<T::Socket>, Taken) {
+        let when = (self.effort.clock)();
+        let is_news = by.is_some() || self.known.is_none_or(|known| when.since(known.when) > FRESH);
+        if let Some(network) = self.network.filter(|_| is_news) {
+            let before = self.known.map(|known| known.round_trip);
+            let round_trip = open.round_trip.or(before).unwrap_or(UNKNOWN / PATIENT);
+            let lesson = Lesson { network, method: by.as_ref().map(Way::method), round_trip, when };
             // The next connection takes a little longer, and that is all.
-            let _ = remember(self.server, lesson);
+            let _ = remember(self.knocker.server, lesson);
         }
-        let taken = Taken { by, after: self.started.elapsed(), oddity: self.knocker.oddity.take() };
-        (open, taken)
+        let oddity = self.knocker.oddity.take();
+        (open, Taken { by, knocks, after: self.started.elapsed(), oddity })
     }
 }
 
 impl Knocker<'_> {
     /// A port at each of the server's addresses.
     pub(super) fn targets(&self, port: u16) -> Vec<SocketAddr> {
-        self.addresses.iter().map(|known| SocketAddr::new(known.ip(), port)).collect()
+        self.addresses.iter().map(|known| with_port(*known, port)).collect()
     }
 
     /// The network that leads to the server now, and what is known of it.
@@ -255,11 +324,20 @@ pub(super) fn in_order(ways: &[Way], known: Option<Lesson>) -> Vec<Way> {
     ways
 }
 
-fn reached(open: Open<TcpStream>, taken: Taken) -> Reached {
-    let (Open { socket, address, .. }, Taken { by, after, oddity }) = (open, taken);
-    Reached { stream: socket, address, by, after, oddity }
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
+fn reached(open: Open<TcpStream>, taken: Taken) -> Reached {
+    let (Open { socket, address, .. }, Taken { by, knocks, after, oddity }) = (open, taken);
+    Reached { stream: socket, address, by, knocks, after, oddity }
+}
+
+/// How long one address is tried before the next (RFC 8305, section 8).
+const APART: Duration = Duration::from_millis(250);
+/// How long what was learnt without a knock is not written down again.
+const FRESH: Duration = Duration::from_secs(60);
 /// How long an open port may take to answer where nothing is known.
 const UNKNOWN: Duration = Duration::from_millis(300);
 /// How many times what it took before an answer may take.
@@ -278,8 +356,8 @@ pub enum ReachError {
     Closed {
         /// How many knocks were tried.
         knocks: u32,
-        /// Whether the last answer was a refusal rather than silence.
-        refused: bool,
+        /// The last answer: a refusal, or that the host cannot be reached; `None` for silence.
+        said: Option<io::ErrorKind>,
         /// Why the last knock that could not be sent was not.
         last: Option<KnockError>,
     },
@@ -293,11 +371,15 @@ impl From<KnockError> for ReachError {
 
 impl fmt::Display for ReachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (knocks, refused, last) = match self {
+        let (knocks, said, last) = match self {
             Self::Knock(error) => return error.fmt(f),
-            Self::Closed { knocks, refused, last } => (knocks, refused, last),
+            Self::Closed { knocks, said, last } => (knocks, said, last),
         };
-        let answer = if *refused { "refused the connection" } else { "did not answer" };
+        let answer = match said {
+            Some(io::ErrorKind::ConnectionRefused) => "refused the connection",
+            Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => "cannot be reached",
+            _ => "did not answer",
+        };
         match knocks {
             0 => write!(f, "the port {answer}")?,
             1 => write!(f, "the port {answer}, also after a knock")?,
@@ -311,3 +393,18 @@ impl fmt::Display for ReachError {
 }
 
 impl std::error::Error for ReachError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_in_the_order_of_the_resolver() {
+        let all = |text: &str| -> Vec<SocketAddr> {
+            text.split_whitespace().map(|host| SocketAddr::new(host.parse().unwrap(), 80)).collect()
+        };
+        assert_eq!(in_turn(all("::1 ::2 ::3 1.1.1.1")), all("::1 1.1.1.1 ::2 ::3"));
+        assert_eq!(in_turn(all("1.1.1.1 ::1 1.1.1.2 ::2")), all("1.1.1.1 ::1 1.1.1.2 ::2"));
+        assert_eq!(in_turn(Vec::new()), []);
+    }
+}

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 /// Connects standard input and output, or what stands for them, with a connection: returns when the other side has
@@ -20,14 +21,46 @@ pub fn splice(input: BorrowedFd<'_>, output: BorrowedFd<'_>, stream: &TcpStream)
         let _ = copy(&mut input, &mut there);
         let _ = there.shutdown(Shutdown::Write);
     })?;
-    copy(&mut &*stream, &mut output)
+    forgiven(copy(&mut &*stream, &mut output))
+}
+
+/// One end of a relay.
+pub trait Side: Sync {
+    /// Where to read and write.
+    fn bytes(&self) -> impl io::Read + io::Write + '_;
+
+    /// Ends one direction, or both.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+}
+
+impl Side for TcpStream {
+    fn bytes(&self) -> impl io::Read + io::Write + '_ {
+        self
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.shutdown(how)
+    }
+}
+
+impl Side for UnixStream {
+    fn bytes(&self) -> impl io::Read + io::Write + '_ {
+        self
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.shutdown(how)
+    }
 }
 
 /// Connects two connections; returns when both directions have ended. Where one fails, both are closed.
 ///
 /// # Errors
 /// Whatever reading or writing says first; that a side is gone is none.
-pub fn join(a: &TcpStream, b: &TcpStream) -> io::Result<()> {
+pub fn join(a: &impl Side, b: &impl Side) -> io::Result<()> {
     thread::scope(|scope| {
         let there = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || one_way(a, b))?;
         let back = one_way(b, a);
@@ -38,15 +71,16 @@ pub fn join(a: &TcpStream, b: &TcpStream) -> io::Result<()> {
 /// Enough for a thread that copies; its buffer is on the heap.
 const STACK: usize = 128 << 10;
 
-fn one_way(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
-    let done = copy(&mut &*from, &mut &*to);
-    // Half a connection may go on, unless it can no longer end well.
+fn one_way(from: &impl Side, to: &impl Side) -> io::Result<()> {
+    let done = copy(&mut from.bytes(), &mut to.bytes());
+    // Half a connection may go on, unless it can no longer end well: a side that is gone reads nothing any more, and the
+    // other one may be silent for ever.
     let how = if done.is_ok() { Shutdown::Write } else { Shutdown::Both };
     let _ = to.shutdown(how);
     if done.is_err() {
         let _ = from.shutdown(Shutdown::Both);
     }
-    done
+    forgiven(done)
 }
 
 /// Not [`io::copy`], which lets the kernel move the bytes by `splice(2)`: on Linux 6.18 a packet of ssh's that went from
@@ -57,23 +91,22 @@ fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
         let length = match from.read(&mut buffer) {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return gone(error),
+            Err(error) => return Err(error),
         };
         match buffer.get(..length) {
             None | Some([]) => return Ok(()),
-            Some(bytes) => match to.write_all(bytes) {
-                Ok(()) => {}
-                Err(error) => return gone(error),
-            },
+            Some(bytes) => to.write_all(bytes)?,
         }
     }
 }
 
-/// That the other side is gone is an end like any other.
-fn gone(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
-        _ => Err(error),
+/// That a side is gone is an end like any other.
+fn forgiven(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(())
+        }
+        other => other,
     }
 }
 
@@ -112,6 +145,16 @@ mod tests {
         let mut answer = String::new();
         left.read_to_string(&mut answer).unwrap();
         assert_eq!((heard.as_str(), answer.as_str()), ("question", "answer"));
+        relay.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_side_that_is_gone_ends_both_although_the_other_is_silent_for_ever() {
+        let ((left, a), (b, _silent)) = (pair(), pair());
+        let relay = thread::spawn(move || join(&a, &b));
+        // What nobody has read makes the kernel end it by a reset.
+        rustix::net::sockopt::set_socket_linger(&left, Some(std::time::Duration::ZERO)).unwrap();
+        drop(left);
         relay.join().unwrap().unwrap();
     }
 

@@ -30,8 +30,13 @@ pub(super) trait Trying {
     /// Waits for this long at the most, without starting an attempt.
     fn look(&mut self, wait: Duration) -> io::Result<Option<Open<Self::Socket>>>;
 
-    /// Whether the last attempt that ended was refused.
-    fn was_refused(&self) -> bool;
+    /// What was said to the last attempt that ended; nothing while none has.
+    fn said(&self) -> Option<io::ErrorKind>;
+
+    /// Whether that was a refusal.
+    fn was_refused(&self) -> bool {
+        self.said() == Some(io::ErrorKind::ConnectionRefused)
+    }
 
     /// Whether every address that could be tried has said no by now.
     fn is_hopeless(&self) -> bool;
@@ -78,7 +83,7 @@ pub(super) struct Tries {
     targets: Vec<SocketAddr>,
     attempts: Vec<Attempt>,
     rhythm: Rhythm,
-    refused: bool,
+    said: Option<Errno>,
 }
 
 struct Attempt {
@@ -101,7 +106,7 @@ pub(super) struct Open<S> {
 impl Tries {
     /// The first attempt is due after the first pause.
     pub(super) fn new(targets: &[SocketAddr]) -> Self {
-        Self { targets: targets.to_vec(), attempts: Vec::new(), rhythm: Rhythm::new(FIRST), refused: false }
+        Self { targets: targets.to_vec(), attempts: Vec::new(), rhythm: Rhythm::new(FIRST), said: None }
     }
 
     /// For a port that should be open: an attempt now, and further ones only where answers take long, since each of
@@ -123,6 +128,27 @@ impl Tries {
         self.rhythm.next.saturating_duration_since(Instant::now())
     }
 
+    /// Starts an attempt at this address.
+    pub(super) fn begin_at(&mut self, address: SocketAddr) {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let began = Instant::now();
+        let socket = socket_with(family, SocketType::STREAM, flags, None);
+        let begun = socket.and_then(|socket| match connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error),
+        });
+        match begun {
+            Ok(socket) => self.attempts.push(Attempt { socket, address, began }),
+            Err(error) => self.said = Some(error),
+        }
+    }
+
+    /// Gives up what is under way: a grant for one connection is not to go to one that nobody waits for.
+    pub(super) fn give_up(&mut self) {
+        self.attempts.clear();
+    }
+
     /// Ends the attempts that are done; the first that succeeded wins.
     fn harvest(&mut self, done: &[bool]) -> io::Result<Option<Open<TcpStream>>> {
         let mut open = None;
@@ -134,7 +160,7 @@ impl Tries {
             }
             match sockopt::socket_error(&attempt.socket)? {
                 Ok(()) => open = open.or(attempt.opened()?),
-                Err(error) => self.refused = error == Errno::CONNREFUSED,
+                Err(error) => self.said = Some(error),
             }
         }
         self.attempts = left;
@@ -150,17 +176,8 @@ impl Trying for Tries {
     }
 
     fn begin(&mut self) {
-        for address in &self.targets {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let Ok(socket) = socket_with(family, SocketType::STREAM, flags, None) else { continue };
-            let began = Instant::now();
-            match connect(&socket, address) {
-                Ok(()) | Err(Errno::INPROGRESS) => {
-                    self.attempts.push(Attempt { socket, address: *address, began });
-                }
-                Err(error) => self.refused = error == Errno::CONNREFUSED,
-            }
+        for address in self.targets.clone() {
+            self.begin_at(address);
         }
     }
 
@@ -170,8 +187,8 @@ impl Trying for Tries {
         self.harvest(&done)
     }
 
-    fn was_refused(&self) -> bool {
-        self.refused
+    fn said(&self) -> Option<io::ErrorKind> {
+        self.said.map(|errno| io::Error::from(errno).kind())
     }
 
     fn is_hopeless(&self) -> bool {

@@ -57,8 +57,9 @@ pub fn reach_udp(
     let targets = knocker.targets(port);
     let Some(probe) = probe else { return unseen(&mut knocker, &targets, effort, started) };
     let probes = Probes::new(&targets, probe)?;
-    let (open, taken) = Attempt::new(&mut knocker, server, probes, effort).run(Protocol::Udp, port)?;
-    let (Open { socket, address, .. }, Taken { by, after, oddity }) = (open, taken);
+    let ports = PortRange::single(Protocol::Udp, port).map_err(|_| KnockError::Unsayable)?;
+    let (open, taken) = Attempt::new(knocker, ports, probes, effort).run()?;
+    let (Open { socket, address, .. }, Taken { by, after, oddity, .. }) = (open, taken);
     Ok(ReachedUdp { socket, address, by, after, oddity })
 }
 
@@ -171,8 +172,8 @@ impl Trying for Probes {
         Ok(Some(Open { socket, address, round_trip: self.first.map(|sent| sent.elapsed()) }))
     }
 
-    fn was_refused(&self) -> bool {
-        self.refused
+    fn said(&self) -> Option<io::ErrorKind> {
+        self.refused.then_some(io::ErrorKind::ConnectionRefused)
     }
 
     fn is_hopeless(&self) -> bool {

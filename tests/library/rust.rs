@@ -116,7 +116,7 @@ fn a_udp_port_that_stays_closed_is_given_up_in_time_and_after_the_number_of_knoc
     let effort = Effort { timeout: Duration::from_secs(5), knocks: 2, patience, ..effort(&server) };
     let started = Instant::now();
     let error = world.on_client(|| reach_udp(&server, 54, Some(b"probe"), &effort)).unwrap_err();
-    assert!(matches!(error, ReachError::Closed { knocks: 2, refused: false, last: None }), "{error:?}");
+    assert!(matches!(error, ReachError::Closed { knocks: 2, said: None, last: None }), "{error:?}");
     assert_eq!(error.to_string(), "the port did not answer, also after 2 knocks");
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert_eq!(daemon.logged("refused"), 2, "{}", daemon.log());

@@ -17,7 +17,7 @@ const BASE: &str = "[freshness]\nclock = \"trusted\"\n[guard]\ndrop = [\"tcp/22\
 const STAFF: &str = "[[certificates]]\nname = \"staff\"\nopen = [\"ssh\", \"tcp/8000-8010\"]\n";
 
 /// An authority whose certificate and list are in the server's configuration directory.
-fn office(world: &World) -> Authority {
+pub(crate) fn office(world: &World) -> Authority {
     let dir = world.path("pki");
     fs::DirBuilder::new().mode(0o755).create(&dir).unwrap();
     let ca = Authority::new(&dir, "Root");
@@ -35,7 +35,12 @@ fn publish(world: &World, crl: &str) {
 }
 
 /// Lets the client import the bundle of the table `staff`, with this certificate.
-fn import(world: &World, issued: &Issued) {
+pub(crate) fn import(world: &World, issued: &Issued) {
+    import_with(world, issued, &[]);
+}
+
+/// The same with more arguments.
+pub(crate) fn import_with(world: &World, issued: &Issued, more: &[&str]) {
     let bundle = world.path("staff.knock");
     let mut make = std::process::Command::new(crate::common::KNOCKD);
     make.args(["certificates", "bundle", "staff", "--server", SERVER_NAME, "--host", &SERVER4.to_string()]);
@@ -52,7 +57,7 @@ fn import(world: &World, issued: &Issued) {
         &path(&issued.key),
         "--force",
     ];
-    succeed(&world.client(&words));
+    succeed(&world.client(&[&words, more].concat()));
 }
 
 /// Knocks with another certificate than the imported one.

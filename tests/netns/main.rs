@@ -33,6 +33,7 @@ mod migrate;
 mod nflog;
 mod plain;
 mod profiles;
+mod proxy;
 mod reload;
 mod replay;
 mod rules;
