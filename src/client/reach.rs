@@ -222,13 +222,16 @@ pub(super) struct Attempt<'a, T> {
     started: Instant,
 }
 
+/// What an attempt comes to.
+type Done<T> = (Open<<T as Trying>::Socket>, Taken);
+
 impl<'a, T: Trying> Attempt<'a, T> {
     pub(super) fn new(knocker: Knocker<'a>, ports: PortRange, tries: T, effort: &'a Effort) -> Self {
         let (network, known) = knocker.lesson();
         Self { knocker, ports, effort, network, known, tries, started: Instant::now() }
     }
 
-    pub(super) fn run(&mut self) -> Result<(Open<T::Socket>, Taken), ReachError> {
+    pub(super) fn run(&mut self) -> Result<Done<T>, ReachError> {
         match self.look(self.usual())? {
             Some(done) => Ok(done),
             None => self.knock(),
@@ -239,7 +242,7 @@ impl<'a, T: Trying> Attempt<'a, T> {
         self.known.map_or(UNKNOWN, |known| (known.round_trip * PATIENT).clamp(LEAST, MOST))
     }
 
-    fn look(&mut self, patience: Duration) -> Result<Option<(Open<T::Socket>, Taken)>, ReachError> {
+    fn look(&mut self, patience: Duration) -> Result<Option<Done<T>>, ReachError> {
         self.tries.begin();
         let until = Instant::now() + patience.min(self.effort.timeout);
         while Instant::now() < until && !self.tries.is_hopeless() {
@@ -251,7 +254,7 @@ impl<'a, T: Trying> Attempt<'a, T> {
         Ok(None)
     }
 
-    fn knock(&mut self) -> Result<(Open<T::Socket>, Taken), ReachError> {
+    fn knock(&mut self) -> Result<Done<T>, ReachError> {
         let ways = in_order(&self.effort.ways, self.known);
         let (mut sent, mut last) = (0, ways.is_empty().then_some(KnockError::NoWay));
         for way in ways.iter().cycle() {
@@ -288,7 +291,7 @@ impl<'a, T: Trying> Attempt<'a, T> {
         Ok(open)
     }
 
-    fn done(&mut self, open: Open<T::Socket>, by: Option<Way>, knocks: u32) -> (Open<T::Socket>, Taken) {
+    fn done(&mut self, open: Open<T::Socket>, by: Option<Way>, knocks: u32) -> Done<T> {
         let when = (self.effort.clock)();
         let is_news = by.is_some() || self.known.is_none_or(|known| when.since(known.when) > FRESH);
         if let Some(network) = self.network.filter(|_| is_news) {
