@@ -257,11 +257,14 @@ impl Knock {
             "tcp/{port} at {} did not open within {}; {answer}. What to check:\n  \
              on the server, `knockd-rs status` and `journalctl -u knockd-rs`: a knock that arrived and was refused is \
              named there with its reason\n  \
+             on the server, `knockd-rs profile show {}`: one that was removed, disabled or has expired opens nothing\n  \
              {way}\n  \
              this machine's clock, which says {} seconds since 1970: it must be within {clock} of the server's\n  \
-             NAT that sends knock and connection from different addresses",
+             NAT that sends knock and connection from different addresses\n\
+             `knockd-rs doctor {0} --knock` looks at what can be seen from here",
             self.server,
             self.timeout,
+            knocker.server().access().profile,
             clock::wall().as_secs(),
         )
     }

@@ -12,11 +12,13 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::Failure;
 use super::client::{broken, dirs};
 use super::exit::warn;
+use super::expiry::patience;
 use super::identity::CertificateFiles;
 use crate::client::cert::Identity;
 use crate::client::reach::{Effort, ReachError, Reached, pass_through, reach};
 use crate::client::relay;
 use crate::client::server::Server;
+use crate::client::store::Dirs;
 use crate::enrol::Host;
 use crate::knock::Method;
 use crate::text::Span;
@@ -54,11 +56,12 @@ pub(super) struct Connect {
 
 impl Connect {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let dirs = dirs()?;
         let server =
-            Server::for_host(&dirs()?, self.host.as_str(), self.port).map_err(|errors| broken(&errors))?;
+            Server::for_host(&dirs, self.host.as_str(), self.port).map_err(|errors| broken(&errors))?;
         let reached = match &server {
             Some(server) => reach(server, self.port, &self.effort(server)?),
-            None => pass_through(self.host.as_str(), self.port, self.timeout.duration()),
+            None => pass_through(&self.other_host(&dirs), self.port, self.timeout.duration()),
         };
         let reached = reached.map_err(|error| self.failed(server.as_ref(), error))?;
         if let Some(oddity) = &reached.oddity {
@@ -70,9 +73,17 @@ impl Connect {
         if self.fdpass { hand_over(&reached.stream) } else { pass_on(&reached.stream) }
     }
 
+    /// Where to connect to without a knock: the host of a server's name that was given, since ssh knows it by that name
+    /// whatever the port; else what was given.
+    fn other_host(&self, dirs: &Dirs) -> String {
+        let named = self.host.as_str().parse().ok();
+        let server = named.and_then(|name| Server::load(dirs, &name).ok());
+        server.map_or_else(|| self.host.to_string(), |server| server.access().host.to_string())
+    }
+
     fn effort(&self, server: &Server) -> Result<Effort, Failure> {
         let mut effort = Effort::one_connection(server.ways(self.identity(server)?));
-        effort.timeout = self.timeout.duration();
+        effort.timeout = patience(server.access(), &server.name, self.timeout).duration();
         if !self.method.is_empty() {
             effort.ways.retain(|way| self.method.contains(&way.method()));
             effort.ways.sort_by_key(|way| self.method.iter().position(|method| *method == way.method()));

@@ -185,6 +185,12 @@ impl<'a> Knocker<'a> {
         })
     }
 
+    /// The server that is knocked at.
+    #[must_use]
+    pub fn server(&self) -> &'a Server {
+        self.server
+    }
+
     /// Knocks, without looking for an effect.
     ///
     /// # Errors

@@ -178,6 +178,10 @@ fn a_host_that_no_bundle_names_is_connected_to_without_a_knock() {
     let mut command = world.client_command(&["connect", "fd77::1", "2222", "--verbose"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(said(&output).contains("connected to [fd77::1]:2222 without a knock"), "{}", said(&output));
+    // Nor a port that the server does not open, by whatever name the server is called.
+    let mut command = world.client_command(&["connect", SERVER_NAME, "2222", "--verbose"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(said(&output).contains("connected to 10.77.0.1:2222 without a knock"), "{}", said(&output));
     drop(service);
     let refused = world.client(&["connect", "fd77::1", "2222"]);
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
