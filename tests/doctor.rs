@@ -19,7 +19,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use common::{
-    CABLE, GUARDED, KNOCK_PORT, KNOCKD, PLAIN, SERVER_NAME, SERVER4, SERVER6, World, ip, said, succeed,
+    CABLE, GUARDED, KNOCK_PORT, KNOCKD, PLAIN, SERVER_NAME, SERVER4, SERVER6, World, install, ip, said,
+    succeed,
 };
 use knockd_rs::sys::{KernelClock, kernel_clock};
 use serde_json::Value;
@@ -546,7 +547,7 @@ fn without_root_it_says_what_it_could_not_look_at() {
     let world = World::new();
     let _daemon = world.daemon(GUARDED);
     let program = world.path("knockd-rs");
-    fs::copy(KNOCKD, &program).unwrap();
+    install(Path::new(KNOCKD), &program);
     let mut command = world.inside(&world.server);
     command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
     command.args(["doctor", "--json"]);

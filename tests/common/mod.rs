@@ -343,6 +343,12 @@ pub fn succeed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Puts a program where every user may run it. By a process of its own: a file that is open for writing, if only in a
+/// child that another test is about to start, cannot be run (`ETXTBSY`).
+pub fn install(program: &Path, path: &Path) {
+    succeed(&Command::new("install").arg(program).arg(path).output().unwrap());
+}
+
 /// All that a command said.
 pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

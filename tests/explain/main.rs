@@ -231,7 +231,9 @@ fn without_the_right_to_read_the_keys_it_says_so() {
     let server = server_dir(STRICT);
     // A copy that nobody can reach, wherever this program was built.
     let program = server.path().join("knockd-rs");
-    fs::copy(env!("CARGO_BIN_EXE_knockd-rs"), &program).unwrap();
+    // By a process of its own: a file that is open for writing, if only in a child that another test is about to start,
+    // cannot be run (`ETXTBSY`).
+    Command::new("install").arg(env!("CARGO_BIN_EXE_knockd-rs")).arg(&program).status().unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
     let output =

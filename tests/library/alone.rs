@@ -1,12 +1,12 @@
 //! The client alone: what it is linked with, and that nobody has to be root to knock.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
 use crate::build::{client_alone, library, linked};
-use crate::common::{SERVER_NAME, World, said, succeed};
+use crate::common::{SERVER_NAME, World, install, said, succeed};
 use crate::rust::{config, world};
 
 const NOBODY: u32 = 65_534;
@@ -48,8 +48,7 @@ fn an_unprivileged_user_opens_a_port_with_the_client_alone_by_spa_and_by_sequenc
     give_away(&world.path("home"));
     // Where this was built others may have no way to.
     let program = world.path("knockd-rs");
-    fs::copy(client_alone(), &program).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    install(&client_alone(), &program);
     let status = succeed(&as_nobody(&world, Path::new("cat"), &["/proc/self/status"]));
     for line in ["Uid:\t65534\t65534\t65534\t65534", "Groups:\t ", "CapEff:\t0000000000000000"] {
         assert!(status.contains(line), "no {line:?} in {status}");

@@ -1,13 +1,14 @@
 //! Guarded ports, and what admins do by hand at the control socket.
 
-use std::fs;
+use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::common::{
-    Answer, CLIENT4, Daemon, GUARDED, KNOCKD, PLAIN, SERVER4, SERVER6, World, said, succeed, wait_for,
+    Answer, CLIENT4, Daemon, GUARDED, KNOCKD, PLAIN, SERVER4, SERVER6, World, install, said, succeed,
+    wait_for,
 };
 
 #[test]
@@ -159,7 +160,7 @@ fn only_root_and_the_configured_group_command_the_daemon() {
     let daemon = world.daemon(PLAIN);
     // The program where everybody may run it: the build directory may be private.
     let program = world.path("knockd-rs");
-    fs::copy(KNOCKD, &program).unwrap();
+    install(Path::new(KNOCKD), &program);
     let ask = |ids: &[&str]| -> Output {
         let mut command = std::process::Command::new("setpriv");
         command.args(ids).arg(&program).args(["status", "--json", "--runtime-dir"]).arg(world.path("run"));

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{CONFIG, Proxy, Web, gets, page, world};
 use crate::cert;
 use crate::common::pki::CLIENT;
-use crate::common::{KNOCKD, SOON, World, said, wait_for};
+use crate::common::{KNOCKD, SOON, World, install, said, wait_for};
 
 #[test]
 fn another_user_of_the_machine_is_refused_and_so_is_root() {
@@ -46,8 +46,7 @@ fn another_user_of_the_machine_is_refused_and_so_is_root() {
 /// The program where everybody may run it: the directory of the build may be the user's alone.
 fn public_program(world: &World) -> std::path::PathBuf {
     let path = world.path("knockd-rs");
-    fs::copy(KNOCKD, &path).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    install(Path::new(KNOCKD), &path);
     path
 }
 
