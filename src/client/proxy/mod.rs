@@ -84,8 +84,8 @@ impl Proxy {
         if has_tcp && settings.password.is_none() {
             owner::try_out().map_err(|error| {
                 format!(
-                    "the kernel does not say whose a connection is ({error}; module tcp_diag); use a unix socket \
-                     (--listen unix:PATH) or a password (--user)"
+                    "the kernel does not say whose a connection is ({error}; module tcp_diag, user namespace); use a \
+                     unix socket (--listen unix:PATH) or a password (--user)"
                 )
             })?;
         }

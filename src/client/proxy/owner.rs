@@ -7,9 +7,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 
+use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
 /// The user who made the socket at the other end of this connection, which has to be on this machine.
@@ -18,13 +20,19 @@ use rustix::net::{
 /// `NotFound` when there is no such socket any more, and what the kernel says else.
 pub(super) fn of_peer(stream: &TcpStream) -> io::Result<u32> {
     let (theirs, ours) = (plain(stream.peer_addr()?), plain(stream.local_addr()?));
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let socket = kernel()?;
     send(&socket, &question(theirs, ours), SendFlags::empty())?;
     let mut bytes = [0; 1024];
     let (length, _) = recv(&socket, &mut bytes, RecvFlags::DONTWAIT)?;
     answer(bytes.get(..length).unwrap_or_default(), theirs, ours)
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the kernel knows no such connection"))
+}
+
+/// A socket that is connected with the kernel: nobody else can send to it, whatever capabilities they have.
+fn kernel() -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?;
+    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+    Ok(socket)
 }
 
 /// Whether this kernel answers: asked about a connection of this process with itself.
@@ -34,8 +42,27 @@ pub(super) fn of_peer(stream: &TcpStream) -> io::Result<u32> {
 pub(super) fn try_out() -> io::Result<()> {
     let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
     let _theirs = TcpStream::connect(listener.local_addr()?)?;
-    of_peer(&listener.accept()?.0).map(drop)
+    of_peer(&listener.accept()?.0)?;
+    if is_one_user(rustix::process::geteuid().as_raw()) {
+        return Ok(());
+    }
+    Err(io::Error::other("this user namespace shows everybody whom it does not know as this user"))
 }
+
+/// Whether this number means one user, and not everybody whom this process's user namespace does not know
+/// (`user_namespaces(7)`).
+pub(super) fn is_one_user(user: u32) -> bool {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    is_one(user, &read("/proc/self/uid_map"), &read("/proc/sys/kernel/overflowuid"))
+}
+
+fn is_one(user: u32, map: &str, overflow: &str) -> bool {
+    let knows_all = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    knows_all || user != overflow.trim().parse().unwrap_or(OVERFLOW)
+}
+
+/// Who is shown in place of unknown users, unless the kernel was told otherwise.
+const OVERFLOW: u32 = 65_534;
 
 /// An IPv4 address as such, however the socket has it.
 fn plain(address: SocketAddr) -> SocketAddr {
@@ -149,6 +176,27 @@ mod tests {
         drop(theirs);
         let _listener = TcpListener::bind(address).unwrap();
         assert!(of_peer(&ours).is_err());
+    }
+
+    #[test]
+    fn where_a_number_stands_for_all_unknown_users_it_is_nobodys() {
+        let (all, one, none) = ("         0          0 4294967295\n", "0 1000 1\n", "");
+        assert!(is_one(65_534, all, "65534\n"), "that is nobody, and no one else");
+        assert!(is_one(1000, one, "65534\n"));
+        for (map, overflow) in [(one, "65534\n"), (none, "65534\n"), (none, "")] {
+            assert!(!is_one(65_534, map, overflow), "{map:?}, {overflow:?}");
+        }
+        assert!(!is_one(99, none, "99\n"));
+    }
+
+    #[test]
+    fn nobody_but_the_kernel_can_answer() {
+        let asked = kernel().unwrap();
+        let own = SocketAddrNetlink::try_from(rustix::net::getsockname(&asked).unwrap()).unwrap();
+        let any = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(SOCK_DIAG));
+        let to = SocketAddrNetlink::new(own.pid(), 0);
+        rustix::net::sendto(any.unwrap(), &[0; 128], SendFlags::empty(), &to).unwrap_err();
+        assert_eq!(recv(&asked, &mut [0; 128], RecvFlags::DONTWAIT).unwrap_err(), rustix::io::Errno::AGAIN);
     }
 
     #[test]

@@ -119,10 +119,12 @@ impl Proxy {
         }
         let owner = guest.owner().map_err(|error| format!("whose it is cannot be found out: {error}"))?;
         let own = rustix::process::geteuid().as_raw();
-        if owner == own {
-            Ok(())
-        } else {
-            Err(format!("it is user {owner}'s, and this proxy is user {own}'s"))
+        match owner == own {
+            true if owner::is_one_user(own) => Ok(()),
+            true => {
+                Err(format!("user {own} is anybody in this user namespace; map this proxy's user into it"))
+            }
+            false => Err(format!("it is user {owner}'s, and this proxy is user {own}'s")),
         }
     }
 
