@@ -132,18 +132,17 @@ impl Proxy {
         Ok(())
     }
 
-    /// Lets in who waits, as far as there is room; `false` when there are no descriptors or threads for them.
+    /// Lets in who waits, as far as there is room; `false` when that cannot be for now.
     fn accept(self: &Arc<Self>, listener: &Listener, slots: &Slots, bell: &Bell) -> bool {
         while slots.has_room() {
             let client = match listener.accept() {
                 Ok(client) => client,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if is_exhaustion(&error) => {
+                Err(error) if is_of_one_client(&error) => continue,
+                Err(error) => {
                     self.complain(&format!("connections have to wait: {error}"));
                     return false;
                 }
-                // That client has gone already (accept(2)).
-                Err(_) => continue,
             };
             let (proxy, slot) = (Arc::clone(self), slots.take(bell));
             let begun = thread::Builder::new().name("client".into()).stack_size(STACK).spawn(move || {
@@ -170,7 +169,8 @@ impl Proxy {
     }
 }
 
-/// Waits for the bell, or a client; says at which listeners one waits.
+/// Waits for the bell, or a client; says at which listeners one waits. One that somebody else has shut down would be
+/// ready for ever: that is an error.
 fn wait(bell: &Bell, listeners: &[Listener], at_most: Option<Duration>) -> io::Result<Vec<bool>> {
     let timeout = at_most.map(|time| Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
@@ -179,14 +179,20 @@ fn wait(bell: &Bell, listeners: &[Listener], at_most: Option<Duration>) -> io::R
     let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
     fds.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(fds.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect()),
-        Err(error) => Err(error.into()),
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
     }
+    let ready: Vec<PollFlags> = fds.iter().skip(1).map(PollFd::revents).collect();
+    if ready.iter().any(|ready| ready.intersects(PollFlags::HUP | PollFlags::NVAL)) {
+        return Err(io::Error::other("somebody else has shut down the socket that it listened at"));
+    }
+    Ok(ready.iter().map(|ready| !ready.is_empty()).collect())
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Some).contains(&errno)
+/// Whether a client has gone already, and the next one may be there (`accept(2)`). All else would be said again at once:
+/// that descriptors have run out, or that somebody has shut the socket down.
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
 /// Asks for as many descriptors as that many connections take, as far as this process may.
@@ -198,5 +204,41 @@ fn make_room_for(connections: usize) {
         let current = Some(limits.maximum.map_or(wanted, |most| most.min(wanted)));
         // With fewer, connections wait.
         let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limits.maximum });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_listener_that_somebody_shut_down_does_not_keep_the_proxy_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let bell = Bell::install().unwrap();
+        let shut = |place| {
+            let listener = Listener::open(&place).unwrap();
+            rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+            wait(&bell, std::slice::from_ref(&listener), Some(Duration::ZERO)).unwrap_err();
+            listener
+        };
+        shut(Place::Unix(dir.path().join("socks")));
+        let listener = shut("127.0.0.1:0".parse().unwrap());
+        let settings = Settings {
+            dirs: Dirs { config: "/nonexistent".into(), state: "/nonexistent".into() },
+            password: None,
+            most: 1,
+            idle: None,
+            timeout: Duration::from_secs(1),
+            is_verbose: false,
+            say: |_| {},
+            identify: Box::new(|_| Ok(None)),
+        };
+        let proxy = Proxy::new(settings, &[]).unwrap();
+        let (told, heard) = channel();
+        thread::spawn(move || told.send(proxy.accept(&listener, &Slots::new(1), &bell)));
+        assert_eq!(heard.recv_timeout(Duration::from_secs(5)), Ok(false));
     }
 }
