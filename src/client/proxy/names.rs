@@ -7,8 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long an answer is good, also one that says that there is no address.
+/// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(60);
+/// How long one is that there is no address: a network may come back at any time.
+const MISSING: Duration = Duration::from_secs(5);
 /// How long an answer that nobody asks for is kept.
 const KEPT: Duration = Duration::from_secs(600);
 /// The resolver's own threads; glibc wants room for what its modules do.
@@ -40,7 +42,8 @@ impl Names {
         let mut known = self.lock();
         known.retain(|_, known| known.is_asked || known.is_within(KEPT));
         let entry = known.entry(host.to_owned()).or_default();
-        if entry.is_asked || entry.is_within(FRESH) {
+        let good = if entry.addresses.is_empty() { MISSING } else { FRESH };
+        if entry.is_asked || entry.is_within(good) {
             return;
         }
         entry.is_asked = true;
@@ -104,6 +107,17 @@ mod tests {
         names.doubt("127.0.0.1");
         names.addresses("127.0.0.1", soon());
         assert!(since(&names) > before);
+    }
+
+    #[test]
+    fn that_a_name_has_no_address_is_not_believed_for_long() {
+        let names = Arc::new(Names::default());
+        let ago = |age| Known { since: Instant::now().checked_sub(age), ..Known::default() };
+        let soon = || Instant::now() + Duration::from_secs(5);
+        names.lock().insert("127.0.0.1".into(), ago(MISSING / 2));
+        assert_eq!(names.addresses("127.0.0.1", soon()), []);
+        names.lock().insert("127.0.0.1".into(), ago(MISSING));
+        assert_eq!(names.addresses("127.0.0.1", soon()), ["127.0.0.1:0".parse().unwrap()]);
     }
 
     #[test]
