@@ -122,7 +122,8 @@ pub fn pass_through(host: &str, port: u16, timeout: Duration) -> Result<Reached,
     Err(ReachError::Closed { knocks: 0, said, last: None })
 }
 
-/// The first of one family, the first of the other, the second of the one, and so on.
+/// The first of one family, the first of the other, the second of the one, and so on, as many as are tried: each try holds
+/// a descriptor until the end, and whoever owns a name says how many addresses it has.
 fn in_turn(targets: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = targets.first().map(SocketAddr::is_ipv4);
     let (one, other): (Vec<_>, Vec<_>) =
@@ -131,7 +132,7 @@ fn in_turn(targets: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     loop {
         let pair = [one.next(), other.next()];
-        if pair.iter().all(Option::is_none) {
+        if pair.iter().all(Option::is_none) || all.len() >= MOST_ADDRESSES {
             return all;
         }
         all.extend(pair.into_iter().flatten());
@@ -337,6 +338,8 @@ fn reached(open: Open<TcpStream>, taken: Taken) -> Reached {
     Reached { stream: socket, address, by, knocks, after, oddity }
 }
 
+/// How many addresses of a host are tried, or one more.
+const MOST_ADDRESSES: usize = 16;
 /// How long one address is tried before the next (RFC 8305, section 8).
 const APART: Duration = Duration::from_millis(250);
 /// How long what was learnt without a knock is not written down again.
@@ -409,5 +412,11 @@ mod tests {
         assert_eq!(in_turn(all("::1 ::2 ::3 1.1.1.1")), all("::1 1.1.1.1 ::2 ::3"));
         assert_eq!(in_turn(all("1.1.1.1 ::1 1.1.1.2 ::2")), all("1.1.1.1 ::1 1.1.1.2 ::2"));
         assert_eq!(in_turn(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_name_with_a_thousand_addresses_takes_no_thousand_descriptors() {
+        let many = (1..=1000).map(|port| SocketAddr::from(([192, 0, 2, 1], port))).collect();
+        assert_eq!(in_turn(many).len(), MOST_ADDRESSES);
     }
 }
