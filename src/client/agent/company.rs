@@ -28,9 +28,10 @@ impl Company {
         Ok(Self(file))
     }
 
-    /// Leaves, and says whether nobody else is left. Of two that leave at once the later one is alone: a lock that
-    /// cannot be made exclusive is lost by the try (`flock(2)`).
-    pub(super) fn leave(self) -> bool {
+    /// Leaves, and says whether nobody else is left: then those that begin wait until this is dropped, so that what they
+    /// open is not closed. Of two that leave at once the later one is alone: a lock that cannot be made exclusive is
+    /// lost by the try (`flock(2)`).
+    pub(super) fn leave(&self) -> bool {
         flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 }
@@ -46,5 +47,18 @@ mod tests {
         let (one, other) = (Company::join(&server).unwrap(), Company::join(&server).unwrap());
         assert!(!one.leave());
         assert!(other.leave());
+    }
+
+    #[test]
+    fn an_agent_that_begins_waits_until_the_last_one_has_closed() {
+        let home = tempfile::tempdir().unwrap();
+        let server = crate::client::store::example(home.path());
+        let last = Company::join(&server).unwrap();
+        let file = std::fs::File::open(server.dirs.agent_file(&server.name)).unwrap();
+        let join = || flock(&file, FlockOperation::NonBlockingLockShared);
+        assert!(last.leave());
+        assert_eq!(join(), Err(rustix::io::Errno::WOULDBLOCK));
+        drop(last);
+        join().unwrap();
     }
 }
