@@ -84,12 +84,12 @@ pub(super) enum News {
 }
 
 impl Line {
-    /// A line to this address, wherever it starts from.
-    pub(super) fn new(address: SocketAddr, job: &Job, now: Duration) -> Self {
+    /// A line to this address, wherever it starts from, in the place of one to another address.
+    pub(super) fn new(address: SocketAddr, job: &Job, now: Duration, before: Option<&Self>) -> Self {
         let mut line = Self {
             address,
             sight: None,
-            plan: Plan::new(),
+            plan: before.map_or_else(Plan::new, |before| before.plan.in_place_of()),
             length: job.length(),
             work: Work::Nothing,
             way: None,
@@ -182,7 +182,10 @@ impl Line {
         let targets = job.targets(self.address);
         match self.plan.due(now) {
             None => return false,
-            Some(Due::Knock) => self.knock(job, &targets, now, news),
+            Some(Due::Knock) => {
+                self.plan.begin(now);
+                self.knock(job, &targets, now, news);
+            }
             Some(Due::Renew) if targets.is_empty() || self.length.is_seen() => self.renew(job, now, news),
             // Nothing shows it: it is believed.
             Some(Due::Look) if targets.is_empty() => self.plan.seen(),

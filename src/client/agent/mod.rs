@@ -178,11 +178,14 @@ impl Agent {
             }
         };
         self.pause = UNKNOWN.0;
-        self.lines.retain(|line| found.contains(&line.address));
+        let (kept, gone): (Vec<Line>, Vec<Line>) =
+            std::mem::take(&mut self.lines).into_iter().partition(|line| found.contains(&line.address));
+        self.lines = kept;
         for is_v4 in [true, false] {
             let is_known = self.lines.iter().any(|line| line.address.is_ipv4() == is_v4);
             if let Some(address) = found.iter().find(|address| address.is_ipv4() == is_v4 && !is_known) {
-                self.lines.push(Line::new(*address, &self.job, now));
+                let before = gone.iter().find(|line| line.address.is_ipv4() == is_v4);
+                self.lines.push(Line::new(*address, &self.job, now, before));
             }
         }
     }
@@ -196,9 +199,8 @@ impl Agent {
             }
             Ok(job) => {
                 self.job = job;
-                let addresses: Vec<SocketAddr> = self.lines.iter().map(|line| line.address).collect();
-                let again = |address: SocketAddr| Line::new(address, &self.job, now);
-                self.lines = addresses.into_iter().map(again).collect();
+                let again = |before: &Line| Line::new(before.address, &self.job, now, Some(before));
+                self.lines = self.lines.iter().map(again).collect();
                 self.words = Words::default();
                 self.words.begin(&self.job, around);
                 self.look_up();

@@ -21,6 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The shortest between a failure and the next knock, whatever happens.
 const BREATH: Duration = Duration::from_secs(1);
 
+/// So many knocks may begin within this time, whatever happens.
+const BURST: usize = 5;
+/// The time.
+const BURST_TIME: Duration = Duration::from_secs(5);
+
 /// How long grants last, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Length {
@@ -70,6 +75,8 @@ impl Length {
 pub(super) struct Plan {
     state: State,
     failures: u32,
+    /// When the last knocks were begun, the oldest first.
+    begun: [Option<Duration>; BURST],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +103,26 @@ pub(super) enum Due {
 impl Plan {
     /// A plan for a server that nothing leads to so far.
     pub(super) fn new() -> Self {
-        Self { state: State::Away, failures: 0 }
+        Self { state: State::Away, failures: 0, begun: [None; BURST] }
+    }
+
+    /// The same where another address of the server was knocked at until now.
+    pub(super) fn in_place_of(&self) -> Self {
+        Self { begun: self.begun, ..Self::new() }
+    }
+
+    /// A knock is begun.
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.begun.rotate_left(1);
+        if let Some(last) = self.begun.last_mut() {
+            *last = Some(now);
+        }
+    }
+
+    /// When the next knock may begin. Networks and names that change all the time cost no more than a knock a second.
+    fn soonest(&self, now: Duration) -> Duration {
+        let [oldest, ..] = self.begun;
+        oldest.map_or(now, |oldest| now.max(oldest + BURST_TIME))
     }
 
     /// What is due now.
@@ -171,12 +197,13 @@ impl Plan {
 
     /// The grant is gone, or another address needs one: to be knocked for at once.
     pub(super) fn lost(&mut self, now: Duration) {
-        *self = Self { state: State::Closed { knock: now, before: self.open_until() }, failures: 0 };
+        self.state = State::Closed { knock: self.soonest(now), before: self.open_until() };
+        self.failures = 0;
     }
 
     /// Nothing leads to the server any more.
     pub(super) fn gone(&mut self) {
-        *self = Self::new();
+        *self = self.in_place_of();
     }
 
     /// Something has happened that may help: what waits, waits no longer than a breath.
@@ -271,6 +298,27 @@ mod tests {
         let mut plan = open(0, 600);
         plan.lost(s(5));
         assert_eq!((plan.due(s(5)), plan.open_until()), (Some(Due::Knock), None));
+    }
+
+    #[test]
+    fn a_network_that_flaps_gets_no_more_than_a_knock_a_second() {
+        let (mut plan, mut knocks) = (Plan::new(), 0);
+        for tenth in 0..600 {
+            let now = Duration::from_millis(tenth * 100);
+            // Another address, another route, or another answer of the resolver.
+            if tenth % 2 == 0 {
+                plan.lost(now);
+            } else {
+                plan = plan.in_place_of();
+                plan.lost(now);
+            }
+            if plan.due(now) == Some(Due::Knock) {
+                plan.begin(now);
+                knocks += 1;
+                assert!(knocks > BURST || now < s(1), "the first ones are not held up");
+            }
+        }
+        assert_eq!(knocks, 60);
     }
 
     #[test]
