@@ -55,7 +55,7 @@ impl Doctor {
         if self.json {
             let json =
                 serde_json::to_string_pretty(&lines).map_err(|error| Failure::Failed(error.to_string()))?;
-            print(&json)?;
+            print(&inert(&json))?;
         } else {
             print(screen(&lines, Style::of_terminal()).trim_end())?;
         }
@@ -197,12 +197,29 @@ fn wrapped(text: &str, margin: usize, style: Style) -> String {
 
 /// A character, or its name where a terminal would obey it.
 fn printable(character: char) -> Box<dyn Iterator<Item = char>> {
-    let is_obeyed = character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    match is_obeyed {
+    match is_obeyed(character) {
         true => Box::new(character.escape_default()),
         false => Box::new(std::iter::once(character)),
     }
+}
+
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The same JSON, in which a terminal obeys nothing but the ends of lines: what JSON itself lets pass is written as its
+/// number. All such characters are inside of texts.
+fn inert(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_obeyed(character) && character != '\n' {
+            let _ = write!(out, "\\u{:04x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -235,6 +252,14 @@ mod tests {
              \u{20}                         take it out of the file and reload\n\
              \n1 problem\n"
         );
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_in_the_json_either_and_machines_read_what_was_meant() {
+        let meant = "\u{1b}[2J \u{9b}2J \u{7f} \u{202e}txt\n";
+        let json = inert(&serde_json::to_string_pretty(&[meant]).unwrap());
+        assert!(!json.chars().any(|character| is_obeyed(character) && character != '\n'), "{json:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [meant]);
     }
 
     #[test]
