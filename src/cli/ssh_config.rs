@@ -67,7 +67,8 @@ fn block(server: &Server, port: u16, program: &str) -> String {
         "{begin}\nHost {name}\n    HostName {host}\n{port}    ProxyCommand {program} connect --fdpass {name} %p\n    \
          ProxyUseFdpass yes\nMatch all\n{end}\n",
         name = server.name,
-        host = server.access().host,
+        // ssh expands `%`, which stands before the zone of a link-local address.
+        host = server.access().host.as_str().replace('%', "%%"),
     )
 }
 
@@ -155,6 +156,15 @@ mod tests {
         let newer = BLOCK.replace("Host home", "Host home\n    Port 2222");
         assert_eq!(put(&once, &newer).unwrap(), format!("{newer}{own}"));
         assert_eq!(put("", BLOCK).unwrap(), BLOCK);
+    }
+
+    #[test]
+    fn the_zone_of_a_link_local_address_is_none_of_what_ssh_expands() {
+        let home = tempfile::tempdir().unwrap();
+        let mut server = crate::client::store::example(home.path());
+        server.enrolment.access.host = "fe80::1%eth0".parse().unwrap();
+        let block = block(&server, 22, "knockd-rs");
+        assert!(block.contains("    HostName fe80::1%%eth0\n"), "{block}");
     }
 
     #[test]

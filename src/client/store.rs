@@ -154,7 +154,7 @@ pub(super) fn make_private_dir(path: &Path) -> Result<(), FileError> {
 
 /// A server called `home` in a directory of a test's.
 #[cfg(test)]
-pub(super) fn example(base: &Path) -> super::server::Server {
+pub(crate) fn example(base: &Path) -> super::server::Server {
     let dirs = Dirs { config: base.join("config/knockd-rs"), state: base.join("state/knockd-rs") };
     super::server::Server { dirs, name: "home".parse().unwrap(), enrolment: tests::enrolment() }
 }
