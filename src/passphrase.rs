@@ -172,8 +172,9 @@ struct Echo {
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        // There is nobody to tell when the terminal is gone.
-        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+        // What was typed or pasted after the line is no command for the shell, and may be a secret. There is nobody to
+        // tell when the terminal is gone.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
     }
 }
 

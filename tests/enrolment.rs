@@ -109,7 +109,7 @@ impl Place {
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
         // `setsid` gives the command a session without a terminal, and the first one that it opens becomes its own.
-        let script = format!("exec <{name} >{name} 2>&1; exec {KNOCKD} {words}");
+        let script = format!("exec <{name} >{name} 2>&1; {KNOCKD} {words}");
         let mut command = Command::new("setsid");
         command.env_clear().env("HOME", self.path("home")).env("PATH", "/usr/bin:/bin");
         command.current_dir(self.0.path()).args(["sh", "-c", &script]);
@@ -263,6 +263,46 @@ fn a_line_in_the_arguments_is_refused_since_everybody_could_read_it() {
         assert!(line == LINE || !error.contains(&line), "{error}");
     }
     assert!(!place.path(HOME).exists());
+    let error = place.fails(&format!("bundle show {} --qr", line.trim_end()), 2);
+    assert!(error.contains("have the bundle made again") && !error.contains(line.trim_end()), "{error}");
+}
+
+#[test]
+fn what_is_pasted_after_the_first_line_never_reaches_the_shell() {
+    let place = Place::new();
+    place.ok(ADD);
+    // The file in place of the line: it has a private key on its seventh.
+    let json = place.read("laptop.knock");
+    let (_, seen) = place.on_terminal("import - ; stty -icanon min 0 time 5; cat >after", &[&json]);
+    assert!(!seen.contains("private_key"), "{seen}");
+    assert_eq!(place.read("after"), "");
+}
+
+#[test]
+fn a_rotation_to_keys_that_somebody_has_changes_nothing() {
+    let place = Place::new();
+    place.ok(ADD);
+    place.ok("profile add phone --open tcp/443 --host 192.0.2.7");
+    let before = place.read("etc/profiles.d/laptop.toml");
+    let key = |text: &str| text.split("public_key = \"").nth(1).unwrap()[..44].to_owned();
+    for name in ["phone", "laptop"] {
+        let key = key(&place.read(&format!("etc/profiles.d/{name}.toml")));
+        let error =
+            place.fails(&format!("profile rotate laptop --public-key {key} --host a --out new.knock"), 1);
+        assert!(error.contains("is the key of the profile") || error.contains("keys again"), "{error}");
+        assert_eq!(place.read("etc/profiles.d/laptop.toml"), before);
+        assert!(!place.path("new.knock").exists());
+    }
+    place.ok("profile list");
+}
+
+#[test]
+fn of_a_profile_with_two_files_none_is_left_when_it_is_removed() {
+    let place = Place::new();
+    place.ok(ADD);
+    place.write("etc/profiles.d/laptop.json", 0o640, "{}");
+    place.ok("profile remove laptop");
+    assert_eq!(fs::read_dir(place.path("etc/profiles.d")).unwrap().count(), 0);
 }
 
 #[test]

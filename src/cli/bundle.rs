@@ -2,9 +2,7 @@
 //! clear or under a passphrase.
 
 use std::io::{IsTerminal, stdout};
-#[cfg(feature = "daemon")]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use zeroize::Zeroizing;
@@ -50,6 +48,7 @@ pub(super) struct Show {
 
 impl Show {
     fn run(self) -> Result<(), Failure> {
+        refuse_line(&self.file)?;
         if !self.forms.is_any() {
             return Err(Failure::Usage("say how to show it: --qr, --uri or --png FILE".into()));
         }
@@ -68,6 +67,18 @@ impl Show {
         };
         self.forms.hand_over(&carried)
     }
+}
+
+/// Refuses a line where a file is to be named, without showing it once more.
+pub(super) fn refuse_line(file: &Path) -> Result<(), Failure> {
+    if !file.to_str().is_some_and(|text| Carried::is_line(text.trim_ascii())) {
+        return Ok(());
+    }
+    Err(Failure::Usage(
+        "a bundle in the arguments can be read by every user of this machine (ps), and stays in the shell's history; run \
+         `knockd-rs import -` and paste it there. If others use this machine, have the bundle made again"
+            .into(),
+    ))
 }
 
 /// In which form a bundle leaves, besides or in place of its file.

@@ -7,6 +7,7 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::bundle::refuse_line;
 use super::client::{broken, dirs, read_key};
 use super::exit::print;
 use super::expiry::refuse_expired;
@@ -71,14 +72,7 @@ impl Import {
     }
 
     fn carried(&self) -> Result<Carried, Failure> {
-        if self.file.to_str().is_some_and(Carried::is_line) {
-            return Err(Failure::Usage(
-                "a bundle in the arguments can be read by every user of this machine (ps), and stays in the shell's \
-                 history; run `knockd-rs import -` and paste it there. If others use this machine, have the bundle \
-                 made again"
-                    .into(),
-            ));
-        }
+        refuse_line(&self.file)?;
         if !self.is_pasted() {
             return load_carried(&self.file).map_err(|errors| broken(&errors));
         }

@@ -191,7 +191,8 @@ fn told(client: &Client) -> String {
     let join = |ports: &[crate::text::PortRange]| {
         ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
-    let Client { title, name, open, duration, sequence, .. } = client;
+    let Client { title, name, open, duration, expires, sequence, .. } = client;
+    let end = expires.map_or_else(String::new, |end| format!(" until {end}"));
     let how = match sequence {
         Some(sequence) => format!(
             "by {}; whoever sees that once can open it from then on",
@@ -199,7 +200,7 @@ fn told(client: &Client) -> String {
         ),
         None => format!("by new keys, in {name}.knock"),
     };
-    format!("the profile {name} of {title}: {} for {duration}, {how}", join(open))
+    format!("the profile {name} of {title}: {} for {duration}{end}, {how}", join(open))
 }
 
 fn said(error: &StoreError) -> String {

@@ -16,8 +16,8 @@ pub struct ProfileLimits {
     pub name: String,
     /// Its client: a profile of the same name with another key is another profile.
     pub client: ClientId,
-    /// Its client by the keys that were replaced and are still good.
-    pub previous: Vec<ClientId>,
+    /// Its client by the keys that were replaced and are still good, and until when they are.
+    pub previous: Vec<(ClientId, Moment)>,
     /// Its rules.
     pub rules: Rules,
     /// Whether its clients knock with certificates, each of which has grants of its own.
@@ -61,6 +61,19 @@ pub struct Opening {
     pub expires: Option<Moment>,
 }
 
+impl ProfileLimits {
+    /// Until when the keys of an older profile are good here, where they have been replaced since; `None` when that is
+    /// another client.
+    fn end_of(&self, older: &Self) -> Option<Option<Moment>> {
+        let replaced = || self.previous.iter().find(|(client, _)| *client == older.client);
+        match self.name == older.name {
+            true if self.client == older.client => Some(None),
+            true => replaced().map(|(_, until)| Some(*until)),
+            false => None,
+        }
+    }
+}
+
 impl Opening {
     /// The same, cut to end with the profile; `None` when that is over.
     #[must_use]
@@ -88,14 +101,12 @@ impl Limits {
     #[must_use]
     pub fn still_allowed(&self, request: &Request, newer: &Self) -> Option<Opening> {
         let profile = self.profile(request.grant.profile)?;
-        // Keys that were replaced since, and are still good, are the same client's.
-        let same = |other: &ProfileLimits| {
-            other.name == profile.name
-                && (other.client == profile.client || other.previous.contains(&profile.client))
-        };
-        let index = u32::try_from(newer.profiles.iter().position(same)?).ok()?;
-        let grant = Grant { profile: super::ProfileIndex(index), ..request.grant.clone() };
-        newer.admit(&Request { grant, ..request.clone() }).ok()
+        let same = |(index, other): (usize, &ProfileLimits)| Some((index, other.end_of(profile)?));
+        let (index, end) = newer.profiles.iter().enumerate().find_map(same)?;
+        let grant =
+            Grant { profile: super::ProfileIndex(u32::try_from(index).ok()?), ..request.grant.clone() };
+        let opening = newer.admit(&Request { grant, ..request.clone() }).ok()?;
+        Some(Opening { expires: opening.expires.into_iter().chain(end).min(), ..opening })
     }
 
     /// Checks a request against what its profile can ever be given. A worker that follows its policy never

@@ -83,9 +83,9 @@ fn nft(words: &[&str]) -> Option<Effect> {
     let [_, chain, "ip" | "ip6", "saddr", "%IP%", protocol, "dport", ports @ .., "accept"] = rest else {
         return None;
     };
-    let all = ports.concat();
+    let all = ports.join(" ");
     let all = all.strip_prefix('{').and_then(|all| all.strip_suffix('}')).unwrap_or(&all);
-    let ports = ports_of(protocol_of(protocol)?, all.split(','), '-')?;
+    let ports = ports_of(protocol_of(protocol)?, all.split(',').map(str::trim), '-')?;
     effect_of(true, ports).filter(|_| chain.eq_ignore_ascii_case("input"))
 }
 
@@ -203,6 +203,7 @@ mod tests {
             "iptables -A INPUT -s %IP% -p tcp --dport",
             "iptables -A INPUT -s %IP% -p tcp -j ACCEPT",
             "nft add element inet filter allowed { %IP% }",
+            "nft add rule inet filter input ip saddr %IP% tcp dport { 22 80 } accept",
             "nft add rule inet filter output ip saddr %IP% tcp dport 22 accept",
             "ufw deny from %IP% to any port 22",
             "ufw allow from %IP%",

@@ -9,6 +9,8 @@ use crate::text::{Moment, PortRange, Span, days};
 struct Stanza<'a> {
     line: u32,
     entries: Vec<(&'a str, &'a str, u32)>,
+    /// Whether it has more lines than are read.
+    is_cut: bool,
 }
 
 impl<'a> Stanza<'a> {
@@ -55,7 +57,7 @@ fn stanzas<'a>(text: &'a str, left: &mut Vec<Left>) -> Vec<Stanza<'a>> {
                 });
                 break;
             }
-            stanzas.push(Stanza { line, entries: Vec::new() });
+            stanzas.push(Stanza { line, entries: Vec::new(), is_cut: false });
         }
         match stanzas.last_mut() {
             _ if variable.starts_with('%') => {
@@ -65,8 +67,8 @@ fn stanzas<'a>(text: &'a str, left: &mut Vec<Left>) -> Vec<Stanza<'a>> {
             Some(stanza) if stanza.entries.len() < MAX_ENTRIES => {
                 stanza.entries.push((variable, value, line))
             }
-            _ => left
-                .push(Left { line, what: format!("{} is in no stanza, or one too many", shown(variable)) }),
+            Some(stanza) => stanza.is_cut = true,
+            None => left.push(Left { line, what: format!("{} is in no stanza", shown(variable)) }),
         }
     }
     stanzas
@@ -75,6 +77,10 @@ fn stanzas<'a>(text: &'a str, left: &mut Vec<Left>) -> Vec<Stanza<'a>> {
 fn client(stanza: &Stanza<'_>, taken: &[Client]) -> Result<Client, Left> {
     let cannot =
         |line: u32, what: String| Left { line, what: format!("the stanza of line {}: {what}", stanza.line) };
+    if stanza.is_cut {
+        // What was not read may be what takes ports or time away.
+        return Err(cannot(stanza.line, format!("has more than {MAX_ENTRIES} lines; it is left out")));
+    }
     for (variable, instead) in OTHER_MEANING {
         let set = stanza.get(variable).filter(|(value, _)| !value.starts_with(['N', 'n']));
         if let Some((_, line)) = set {
@@ -99,16 +105,16 @@ fn client(stanza: &Stanza<'_>, taken: &[Client]) -> Result<Client, Left> {
     let title = stanza.get("REQUIRE_USERNAME").map_or("fwknop", |(name, _)| name);
     let name = name_like(title, taken).or_else(|| name_like("fwknop", taken));
     let name = name.ok_or_else(|| cannot(stanza.line, "there is no name left for it".to_owned()))?;
-    let duration = stanza.get("FW_ACCESS_TIMEOUT").and_then(|(text, _)| seconds(text)).unwrap_or(TIMEOUT);
-    let duration = duration.max(Span::from_secs(1));
-    let longest = stanza.get("MAX_FW_TIMEOUT").and_then(|(text, _)| seconds(text)).unwrap_or(duration);
+    let (duration, max_duration) = times(stanza).map_err(|(line, text)| {
+        cannot(line, format!("`{}` is no number of seconds; it is left out", shown(text)))
+    })?;
     Ok(Client {
         title: format!("the stanza of line {}", stanza.line),
         name,
         line: stanza.line,
         open,
         duration,
-        max_duration: longest.max(duration).min(LONGEST),
+        max_duration,
         expires: expires(stanza).map_err(|(line, text)| {
             cannot(line, format!("`{}` is no date that can be read; it is left out", shown(text)))
         })?,
@@ -116,20 +122,35 @@ fn client(stanza: &Stanza<'_>, taken: &[Client]) -> Result<Client, Left> {
     })
 }
 
-/// `ACCESS_EXPIRE 12/31/2027`, to the end of the day, or seconds since 1970 in `ACCESS_EXPIRE_EPOCH`. One that cannot be
-/// read must not become none.
+/// How long a grant lasts, and at most. A time that cannot be read must not become another.
+fn times<'a>(stanza: &Stanza<'a>) -> Result<(Span, Span), (u32, &'a str)> {
+    let time = |name: &str| match stanza.get(name) {
+        Some((text, line)) => seconds(text).map(Some).ok_or((line, text)),
+        None => Ok(None),
+    };
+    let duration = time("FW_ACCESS_TIMEOUT")?.unwrap_or(TIMEOUT).max(Span::from_secs(1));
+    // 0 is no limit there.
+    let longest = time("MAX_FW_TIMEOUT")?.filter(|longest| longest.as_secs() > 0).unwrap_or(duration);
+    Ok((duration.min(longest), longest.min(LONGEST)))
+}
+
+/// `ACCESS_EXPIRE 12/31/2027`, to the beginning of that day, or seconds since 1970 in `ACCESS_EXPIRE_EPOCH`; the earlier of
+/// both. One that cannot be read must not become none.
 fn expires<'a>(stanza: &Stanza<'a>) -> Result<Option<Moment>, (u32, &'a str)> {
-    if let Some((text, line)) = stanza.get("ACCESS_EXPIRE_EPOCH") {
-        return text.parse().map(|seconds| Some(Moment::from_secs(seconds))).map_err(|_| (line, text));
-    }
-    let Some((text, line)) = stanza.get("ACCESS_EXPIRE") else { return Ok(None) };
+    let read = |name: &str, read: fn(&str) -> Option<u64>| match stanza.get(name) {
+        Some((text, line)) => read(text).map(|at| Some(Moment::from_secs(at))).ok_or((line, text)),
+        None => Ok(None),
+    };
+    let ends = [read("ACCESS_EXPIRE_EPOCH", |text| text.parse().ok())?, read("ACCESS_EXPIRE", midnight)?];
+    Ok(ends.into_iter().flatten().min())
+}
+
+/// When a day begins, in seconds since 1970.
+fn midnight(text: &str) -> Option<u64> {
     let mut parts = text.split('/').map(|part| part.parse::<i64>().ok());
-    let date = (|| {
-        let (month, day, year) = (parts.next()??, parts.next()??, parts.next()??);
-        let days = u64::try_from(days(year, month, day)?).ok()?;
-        parts.next().is_none().then(|| Moment::from_secs((days + 1) * 86_400))
-    })();
-    date.map(Some).ok_or((line, text))
+    let (month, day, year) = (parts.next()??, parts.next()??, parts.next()??);
+    let days = u64::try_from(days(year, month, day)?).ok()?;
+    parts.next().is_none().then_some(days * 86_400)
 }
 
 /// What a stanza says that a profile cannot, and that takes nothing from what it opens.
@@ -169,7 +190,9 @@ fn remarks(stanza: &Stanza<'_>) -> Vec<Left> {
 
 /// `tcp/22, udp/53`.
 fn ports(text: &str) -> Option<Vec<PortRange>> {
-    text.split(',').take(MAX_ENTRIES).map(|port| port.trim().parse().ok()).collect()
+    let ports: Option<Vec<PortRange>> =
+        text.split(',').take(MAX_ENTRIES + 1).map(|port| port.trim().parse().ok()).collect();
+    ports.filter(|ports| ports.len() <= MAX_ENTRIES)
 }
 
 /// How many lines a stanza can have, and ports a line.

@@ -12,6 +12,8 @@ struct Section<'a> {
     line: u32,
     /// Keys in small letters, with their values and lines.
     entries: Vec<(String, &'a str, u32)>,
+    /// Whether it has more keys than are read.
+    is_cut: bool,
 }
 
 impl<'a> Section<'a> {
@@ -57,7 +59,7 @@ fn sections<'a>(text: &'a str, left: &mut Vec<Left>) -> Vec<Section<'a>> {
                 });
                 break;
             }
-            sections.push(Section { title: title.trim(), line, entries: Vec::new() });
+            sections.push(Section { title: title.trim(), line, entries: Vec::new(), is_cut: false });
             continue;
         }
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
@@ -65,9 +67,8 @@ fn sections<'a>(text: &'a str, left: &mut Vec<Left>) -> Vec<Section<'a>> {
             Some(section) if section.entries.len() < MAX_ENTRIES => {
                 section.entries.push((key.trim().to_ascii_lowercase(), value.trim(), line));
             }
-            _ => {
-                left.push(Left { line, what: format!("`{}` is in no section, or one too many", shown(text)) })
-            }
+            Some(section) => section.is_cut = true,
+            None => left.push(Left { line, what: format!("`{}` is in no section", shown(text)) }),
         }
     }
     sections
@@ -94,6 +95,10 @@ type Read = Result<Option<(Client, Vec<Left>)>, Left>;
 fn client(section: &Section<'_>, taken: &[Client], all: &[Section<'_>]) -> Read {
     let title = shown(section.title);
     let cannot = |line: u32, what: &str| Left { line, what: format!("[{title}] {what}") };
+    if section.is_cut {
+        // What was not read may be what keeps people out.
+        return Err(cannot(section.line, &format!("has more than {MAX_ENTRIES} keys; it is left out")));
+    }
     let (command, line) = section.get(START).ok_or_else(|| {
         cannot(section.line, "has no command, so that there is nothing to open; it is left out")
     })?;
@@ -132,7 +137,7 @@ fn client(section: &Section<'_>, taken: &[Client], all: &[Section<'_>]) -> Read 
     })?;
     let name = name_like(section.title, taken)
         .ok_or_else(|| cannot(section.line, "has no name that a profile can have; it is left out"))?;
-    let (duration, total, remarks) = times(section, cannot);
+    let (duration, total, remarks) = times(section, cannot)?;
     let sequence = Some(Sequence { ports, total });
     let client = Client {
         title: format!("[{title}]"),
@@ -148,18 +153,24 @@ fn client(section: &Section<'_>, taken: &[Client], all: &[Section<'_>]) -> Read 
 }
 
 /// How long it opens, how long the sequence may take, and what else the section says.
-fn times(section: &Section<'_>, cannot: impl Fn(u32, &str) -> Left) -> (Span, Span, Vec<Left>) {
+fn times(section: &Section<'_>, cannot: impl Fn(u32, &str) -> Left) -> Result<(Span, Span, Vec<Left>), Left> {
     let mut remarks = Vec::new();
-    let mut total = section.get(&["seq_timeout"]).and_then(|(text, _)| seconds(text)).unwrap_or(SEQ_TIMEOUT);
-    if !(Span::from_secs(1)..=LONGEST_SEQUENCE).contains(&total) {
+    // A time that cannot be read must not become a longer one.
+    let time = |key: &str, usual: Span| match section.get(&[key]) {
+        Some((text, line)) => seconds(text).map(|span| (span, line)).ok_or_else(|| {
+            cannot(line, &format!("{key}: `{}` is no number of seconds; it is left out", shown(text)))
+        }),
+        None => Ok((usual, section.line)),
+    };
+    let (written, line) = time("seq_timeout", SEQ_TIMEOUT)?;
+    let total = written.clamp(Span::from_secs(1), LONGEST_SEQUENCE);
+    if total != written {
         let what = format!(
-            "seq_timeout: {total} is outside of what a sequence may take here, and becomes {LONGEST_SEQUENCE}"
+            "seq_timeout: {written} is outside of what a sequence may take here, and becomes {total}"
         );
-        let line = section.get(&["seq_timeout"]).map_or(section.line, |(_, line)| line);
         remarks.push(cannot(line, &what));
-        total = LONGEST_SEQUENCE;
     }
-    let timeout = section.get(&["cmd_timeout"]).and_then(|(text, _)| seconds(text)).unwrap_or(CMD_TIMEOUT);
+    let (timeout, _) = time("cmd_timeout", CMD_TIMEOUT)?;
     let duration = match section.get(STOP) {
         Some((command, line)) => {
             if !matches!(effect(command), Some(Effect::Closes(_))) {
@@ -186,7 +197,7 @@ fn times(section: &Section<'_>, cannot: impl Fn(u32, &str) -> Left) -> (Span, Sp
     for (key, _, line) in section.entries.iter().filter(|(key, _, _)| !KNOWN.contains(&key.as_str())) {
         remarks.push(cannot(*line, &format!("{}: there is nothing like it here", shown(key))));
     }
-    (duration, total, remarks)
+    Ok((duration, total, remarks))
 }
 
 /// What a section opens, if that is plain.
@@ -204,7 +215,8 @@ fn ports(text: &str) -> Option<Vec<PortRange>> {
         let protocol = protocol_of(&protocol.trim().to_ascii_lowercase())?;
         PortRange::single(protocol, port.trim().parse().ok()?).ok()
     };
-    text.split(',').take(MAX_ENTRIES).map(port).collect()
+    let ports: Option<Vec<PortRange>> = text.split(',').take(MAX_ENTRIES + 1).map(port).collect();
+    ports.filter(|ports| ports.len() <= MAX_ENTRIES)
 }
 
 /// How many keys a section can have, and knocks a sequence.

@@ -54,7 +54,7 @@ fn stanzas_become_clients_with_keys_of_their_own() {
         clients(FWKNOP),
         [
             "fwknop: tcp/22 udp/1194 for 30s/30s",
-            "alice: tcp/443 for 1m/5m until 2028-01-01T00:00:00Z",
+            "alice: tcp/443 for 1m/5m until 2027-12-31T00:00:00Z",
             "alice-2: tcp/8080 for 2m/2m until 2027-01-15T08:00:00Z",
         ]
     );
@@ -77,6 +77,52 @@ fn a_date_that_cannot_be_read_leaves_the_client_out() {
     for date in ["31/12/2027", "soon", "12/31/2027/1", "12/31"] {
         let import = read(&format!("SOURCE ANY\nOPEN_PORTS tcp/22\nACCESS_EXPIRE {date}\n"));
         assert!(import.clients.is_empty() && import.left.len() == 1, "{date}: {import:?}");
+    }
+}
+
+#[test]
+fn a_client_has_no_more_time_than_it_had() {
+    let stanza = |rest: &str| clients(&format!("SOURCE ANY\nOPEN_PORTS tcp/22\n{rest}\n"));
+    // Midnight, with which the day begins; and the earlier of two ends.
+    assert_eq!(stanza("ACCESS_EXPIRE 12/31/2027"), ["fwknop: tcp/22 for 30s/30s until 2027-12-31T00:00:00Z"]);
+    assert_eq!(
+        stanza("ACCESS_EXPIRE 01/02/2027\nACCESS_EXPIRE_EPOCH 4000000000"),
+        ["fwknop: tcp/22 for 30s/30s until 2027-01-02T00:00:00Z"]
+    );
+    assert_eq!(stanza("FW_ACCESS_TIMEOUT 300\nMAX_FW_TIMEOUT 60"), ["fwknop: tcp/22 for 1m/1m"]);
+    for unreadable in ["FW_ACCESS_TIMEOUT 5 # s", "FW_ACCESS_TIMEOUT 60\nMAX_FW_TIMEOUT soon"] {
+        assert_eq!(stanza(unreadable), [""; 0], "{unreadable}");
+    }
+    let section = |rest: &str| {
+        clients(&format!(
+            "[a]\nsequence = 1,3,2\ncommand = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
+             stop_command = x\n{rest}\n"
+        ))
+    };
+    assert_eq!(section("seq_timeout = 0\ncmd_timeout = 5"), ["a: tcp/22 for 5s/5s, tcp/1 tcp/3 tcp/2 in 1s"]);
+    for unreadable in ["cmd_timeout = 5s", "seq_timeout = 5 seconds"] {
+        assert_eq!(section(unreadable), [""; 0], "{unreadable}");
+    }
+}
+
+#[test]
+fn what_is_not_read_to_its_end_is_left_out() {
+    let many = |text: &str| text.repeat(200);
+    let closed = (1..=200).map(|port| format!("tcp/{port}")).collect::<Vec<_>>().join(",");
+    for text in [
+        format!("SOURCE ANY\nOPEN_PORTS tcp/22\n{}ACCESS_EXPIRE 01/01/2027\n", many("X y\n")),
+        format!("SOURCE ANY\nOPEN_PORTS tcp/22,tcp/180\nRESTRICT_PORTS {closed}\n"),
+        format!(
+            "[a]\nsequence = 1,3,2\ncommand = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n{}tcpflags = fin\n",
+            many("x = y\n")
+        ),
+        format!(
+            "[a]\nsequence = {}\ncommand = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n",
+            closed.replace("tcp/", "")
+        ),
+    ] {
+        let import = read(&text);
+        assert!(import.clients.is_empty() && import.left.len() == 1, "{import:?}");
     }
 }
 

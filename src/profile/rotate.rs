@@ -37,6 +37,11 @@ pub fn rotated(text: &str, new: &NewKeys, now: Moment) -> Result<Zeroizing<Strin
         until: new.until,
     };
     let (mut text, mut previous) = (Zeroizing::new(text.to_owned()), old.previous.clone());
+    // A shorter overlap is meant for every older pair: whoever has one of them is not spared by an earlier rotation.
+    for (number, keys) in previous.iter_mut().enumerate().filter(|(_, keys)| keys.until > new.until) {
+        keys.until = new.until;
+        text = with_value(&text, end_of(&text, number), &new.until.to_string())?;
+    }
     while previous.len() >= MAX_PREVIOUS {
         let over = previous.iter().position(|keys| keys.until <= now).ok_or(RotateError::Full)?;
         previous.remove(over);
@@ -44,9 +49,9 @@ pub fn rotated(text: &str, new: &NewKeys, now: Moment) -> Result<Zeroizing<Strin
     }
     previous.push(present.clone());
     let psk = new.psk.as_ref().map(Psk::to_base64);
-    let mut text = with_value(&text, "public_key", &new.public_key.to_string())?;
+    let mut text = with_value(&text, span(&text, "public_key"), &new.public_key.to_string())?;
     if let Some(psk) = &psk {
-        text = with_value(&text, "psk", psk)?;
+        text = with_value(&text, span(&text, "psk"), psk)?;
     }
     let text = with_table(&text, &present, old.has_psk());
     let expected = Profile {
@@ -66,9 +71,13 @@ fn profile(text: &str) -> Option<Profile> {
     report.into_parts().0.is_empty().then_some(found.profile)
 }
 
-/// Puts a text in the place of a key's value.
-fn with_value(text: &str, key: &str, value: &str) -> Result<Zeroizing<String>, RotateError> {
-    let Range { start, end } = span(text, key).ok_or(RotateError::Form)?;
+/// Puts a text in the place of a value.
+fn with_value(
+    text: &str,
+    place: Option<Range<usize>>,
+    value: &str,
+) -> Result<Zeroizing<String>, RotateError> {
+    let Range { start, end } = place.ok_or(RotateError::Form)?;
     let (before, after) = (text.get(..start), text.get(end..));
     let (Some(before), Some(after)) = (before, after) else { return Err(RotateError::Form) };
     // Room for all of it: growing would leave copies of secrets behind.
@@ -78,9 +87,19 @@ fn with_value(text: &str, key: &str, value: &str) -> Result<Zeroizing<String>, R
 }
 
 fn span(text: &str, key: &str) -> Option<Range<usize>> {
-    let table = DeTable::parse(text).ok()?;
-    let value = table.get_ref().iter().find(|(name, _)| name.get_ref() == key);
+    span_in(DeTable::parse(text).ok()?.get_ref(), key)
+}
+
+fn span_in(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    let value = table.iter().find(|(name, _)| name.get_ref() == key);
     value.map(|(_, value)| value.span())
+}
+
+/// Where it stands until when an older pair is good.
+fn end_of(text: &str, number: usize) -> Option<Range<usize>> {
+    let table = DeTable::parse(text).ok()?;
+    let (_, tables) = table.get_ref().iter().find(|(name, _)| name.get_ref() == "previous")?;
+    span_in(tables.get_ref().as_array()?.get(number)?.get_ref().as_table()?, "until")
 }
 
 /// Adds a table of replaced keys. At the end it belongs to no other table.
@@ -196,10 +215,34 @@ mod tests {
         let of = |text: &str| profile(text).unwrap().previous.iter().map(|keys| keys.public_key).collect();
         let keys: Vec<PublicKey> = of(&text);
         assert_eq!(keys, [1, 2, 3, 4].map(key));
-        assert_eq!(rotated(&text, &new(6, NOW.as_secs()), NOW), Err(RotateError::Full));
+        assert_eq!(rotated(&text, &new(6, NOW.as_secs() + 99), NOW), Err(RotateError::Full));
         let later = Moment::from_secs(NOW.as_secs() + 2);
         let keys: Vec<PublicKey> = of(&rotated(&text, &new(6, NOW.as_secs() + 99), later).unwrap());
         assert_eq!(keys, [2, 3, 4, 5].map(key));
+    }
+
+    #[test]
+    fn a_shorter_overlap_ends_every_older_pair_and_a_longer_one_prolongs_none() {
+        let mut text = Zeroizing::new(written(1));
+        for (seed, until) in [(2, 700), (3, 50), (4, 900), (5, 800)] {
+            text = rotated(&text, &new(seed, NOW.as_secs() + until), NOW).unwrap();
+        }
+        let ends = |text: &str| -> Vec<u64> {
+            let previous = profile(text).unwrap().previous;
+            previous.iter().map(|keys| keys.until.as_secs() - NOW.as_secs()).collect()
+        };
+        assert_eq!(ends(&text), [50, 50, 800, 800]);
+        // At once, also where the profile has as many older pairs as it may have.
+        let text = rotated(&text, &new(6, NOW.as_secs()), NOW).unwrap();
+        assert_eq!(ends(&text), [0; 4]);
+        // However they are written.
+        let text = text.replace("[[previous]]", "[[ previous ]] # mine").replace("until = ", "'until'  =\t");
+        let other = text.replace(&Moment::from_secs(NOW.as_secs()).to_string(), "2099-01-01");
+        let until = NOW.as_secs() + 5;
+        assert_eq!(rotated(&other, &new(7, until), NOW), Err(RotateError::Full));
+        let first = other.find("[[ previous ]]").unwrap();
+        let one = &other[..other[first + 1..].find("[[ previous ]]").unwrap() + first + 1];
+        assert_eq!(ends(&rotated(one, &new(7, until), NOW).unwrap()), [5, 5]);
     }
 
     #[test]

@@ -229,7 +229,8 @@ fn write_text(
     }
 }
 
-/// Gives a profile new keys: the file is replaced whole, with its owner and mode, and says the same but for the keys.
+/// Gives a profile new keys: the file is replaced whole, with its owner and mode, and says the same but for the keys. Where
+/// the daemon would refuse the directory with it, the file is put back.
 ///
 /// # Errors
 /// [`StoreError`]; the file is then as it was.
@@ -253,7 +254,8 @@ pub fn rotate_profile(
         owners: files::system_owners(),
         limit: crate::config::limits::FILE,
     };
-    let text = rotated(&files::read_text(&path, &rules)?, keys, now).map_err(StoreError::Rotate)?;
+    let before = files::read_text(&path, &rules)?;
+    let text = rotated(&before, keys, now).map_err(StoreError::Rotate)?;
     let was = std::fs::metadata(&path).map_err(failed)?;
     let is_root = rustix::process::geteuid().is_root();
     let private = Private {
@@ -263,10 +265,15 @@ pub fn rotate_profile(
         existing: files::Existing::Replace,
     };
     files::write(&path, text.as_bytes(), private)?;
+    // A key that another profile has, and what else a daemon would refuse of all files together.
+    if let Err(errors) = crate::config::load(dir) {
+        files::write(&path, before.as_bytes(), private)?;
+        return Err(StoreError::Refused(errors));
+    }
     Ok(link)
 }
 
-/// Removes a profile's file, whichever its ending.
+/// Removes a profile's file, whichever its ending; both where there are two, of which the other would be in force.
 ///
 /// # Errors
 /// [`StoreError::Unknown`] when there is none, [`StoreError::File`] when it cannot be removed.
@@ -274,12 +281,13 @@ pub fn remove_profile(dir: &Path, name: &ProfileName) -> Result<PathBuf, StoreEr
     let profiles = dir.join(PROFILES_DIR);
     let paths = ["toml", "json"].map(|ending| profiles.join(format!("{name}.{ending}")));
     // symlink_metadata: a link that leads nowhere is there all the same.
-    let Some(path) = paths.into_iter().find(|path| path.symlink_metadata().is_ok()) else {
-        return Err(StoreError::Unknown(name.clone()));
-    };
-    let removed = std::fs::remove_file(&path).and_then(|()| files::sync_dir(&profiles));
-    removed.map_err(|error| FileError { path: path.clone(), fault: error.into() })?;
-    Ok(path)
+    let mut removed = Err(StoreError::Unknown(name.clone()));
+    for path in paths.into_iter().filter(|path| path.symlink_metadata().is_ok()) {
+        let gone = std::fs::remove_file(&path).and_then(|()| files::sync_dir(&profiles));
+        gone.map_err(|error| FileError { path: path.clone(), fault: error.into() })?;
+        removed = removed.or(Ok(path));
+    }
+    removed
 }
 
 /// The daemon's group, where this runs as root and so can give files to it.

@@ -206,6 +206,21 @@ fn a_profile_is_removed_also_where_another_file_is_broken() {
 }
 
 #[test]
+fn a_daemon_that_still_has_a_profile_does_not_say_that_it_was_removed() {
+    let world = World::new();
+    let daemon = world.daemon(GUARDED);
+    std::fs::create_dir_all(world.path("other/profiles.d")).unwrap();
+    std::fs::write(world.path("other/profiles.d/laptop.toml"), "").unwrap();
+    let (other, run) = (world.path("other").display().to_string(), world.path("run").display().to_string());
+    let words = ["profile", "remove", "laptop", "--config-dir", &other, "--runtime-dir", &run];
+    let text = said(&Command::new(KNOCKD).args(words).output().unwrap());
+    assert!(text.contains("laptop is still a profile of this daemon"), "{text}");
+    assert!(!text.contains("refused from now on"), "{text}");
+    world.knock(&[]);
+    daemon.await_log("granted laptop from 10.77.0.2");
+}
+
+#[test]
 fn without_a_daemon_a_removal_says_that_nobody_was_told() {
     let world = World::new();
     world.enrol("laptop", &["--open", "tcp/22"]);

@@ -167,8 +167,14 @@ fn a_request_with_keys_that_were_replaced_since_and_are_still_good_is_the_same_c
     let mut newer = limits();
     newer.profiles.iter_mut().for_each(|profile| profile.client = ClientId([2; 32]));
     assert_eq!(limits().still_allowed(&request, &newer), None);
-    newer.profiles.iter_mut().for_each(|profile| profile.previous = vec![ClientId([1; 32])]);
-    assert!(limits().still_allowed(&request, &newer).is_some());
+    let until = Moment::from_secs(100);
+    newer.profiles.iter_mut().for_each(|profile| profile.previous = vec![(ClientId([1; 32]), until)]);
+    // What they open ends with them, or with the profile.
+    let end = |newer: &Limits| limits().still_allowed(&request, newer).map(|opening| opening.expires);
+    assert_eq!(end(&newer), Some(Some(until)));
+    let sooner = Moment::from_secs(50);
+    newer.profiles.iter_mut().for_each(|profile| profile.rules.expires = Some(sooner));
+    assert_eq!(end(&newer), Some(Some(sooner)));
     newer.profiles.iter_mut().for_each(|profile| profile.name = "phone".into());
     assert_eq!(limits().still_allowed(&request, &newer), None);
 }

@@ -336,7 +336,7 @@ impl Monitor {
                     continue;
                 }
                 Command::Reload {} => self.reload().map_or_else(Reply::Refused, Reply::Done),
-                Command::Remove { profile } => Reply::Done(self.remove(&profile)),
+                Command::Remove { profile } => self.remove(&profile),
                 other => self.carry_out(other),
             };
             self.control.reply(ticket, &reply);

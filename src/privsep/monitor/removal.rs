@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use super::Monitor;
 use super::commands::is_orphan;
 use super::report::plural;
-use crate::config::LogLevel;
+use crate::config::{LogLevel, PROFILES_DIR};
+use crate::control::Reply;
 use crate::grant::Opening;
 use crate::log::Event;
 use crate::policy::Refusal;
 use crate::privsep::message::Verdict;
 
 impl Monitor {
-    /// Forgets a profile whose file is gone; what to tell the admin.
-    pub(super) fn remove(&mut self, name: &str) -> Vec<String> {
+    /// Forgets a profile whose file is gone; what to tell the admin, and whether it is what he wants to hear.
+    pub(super) fn remove(&mut self, name: &str) -> Reply {
         let before = self.live_grants(name);
         let kept = match self.reload() {
             Ok(_) => Vec::new(),
@@ -23,7 +24,21 @@ impl Monitor {
                 errors
             }
         };
-        let ended = before.saturating_sub(self.live_grants(name));
+        if self.config.profiles.iter().any(|profile| profile.name.as_str() == name) {
+            let dir = self.directories.config.display();
+            return Reply::Refused(vec![format!(
+                "{name} is still a profile of this daemon: its file is in {dir}/{PROFILES_DIR}; remove that one"
+            )]);
+        }
+        let left = self.live_grants(name);
+        if left > 0 {
+            let grants = plural(left, "grant");
+            return Reply::Refused(vec![format!(
+                "the knocks of {name} are refused from now on, and {left} {grants} of it could not be ended; see the \
+                 daemon's log, then: knockd-rs revoke {name}"
+            )]);
+        }
+        let ended = before;
         let mut lines = vec![match ended {
             0 => format!("{name} had no live grant; its knocks are refused from now on"),
             count => {
@@ -35,7 +50,7 @@ impl Monitor {
             lines.push("the rest of the configuration could not be read again:".to_owned());
             lines.extend(kept);
         }
-        lines
+        Reply::Done(lines)
     }
 
     /// Takes it out of the configuration in force. The worker that knows it is replaced, and until then none of its

@@ -227,7 +227,12 @@ pub(super) fn limits(config: &Configuration) -> Limits {
     let limits = |profile: &Profile| ProfileLimits {
         name: profile.name.to_string(),
         client: profile.client(),
-        previous: profile.previous.iter().filter(is_good).map(|keys| keys.public_key.into()).collect(),
+        previous: profile
+            .previous
+            .iter()
+            .filter(is_good)
+            .map(|keys| (keys.public_key.into(), keys.until))
+            .collect(),
         rules: rules(profile),
         by_certificate: profile.methods.contains(&Method::Cert),
     };
