@@ -264,6 +264,7 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Failure> {
-        print_all(&self.daemon.reload()?)
+        print_all(&self.daemon.tell(&Command::Reload {})?)?;
+        self.daemon.await_serving()
     }
 }

@@ -358,15 +358,20 @@ impl Remove {
         match self.reloading.forget(&self.places, &self.name) {
             Told::Done(lines) => lines.iter().try_for_each(|line| print(line)),
             Told::Nobody(why) => {
-                why.lines().for_each(|line| warn(&format!("knockd-rs: {line}")));
-                warn(
-                    "knockd-rs: its live grants go on until a daemon that runs is told, or their time is over",
-                );
+                warn(&format!("knockd-rs: {why}"));
+                warn(GRANTS_GO_ON);
                 Ok(())
+            }
+            Told::Not(failure) => {
+                warn(GRANTS_GO_ON);
+                Err(failure)
             }
         }
     }
 }
+
+const GRANTS_GO_ON: &str =
+    "knockd-rs: its live grants go on until a daemon that runs is told, or their time is over";
 
 /// Where clients send their knocks: this machine's own name unless another is given.
 pub(super) fn host_or_own(host: Option<&Host>) -> Result<Host, Failure> {

@@ -30,6 +30,8 @@ pub(super) enum Told {
     Done(Vec<String>),
     /// Nobody was asked, or nobody answered; a sentence.
     Nobody(String),
+    /// It was asked, and has not done so.
+    Not(Failure),
 }
 
 impl Reloading {
@@ -54,11 +56,8 @@ impl Reloading {
         };
         match ask(&daemon) {
             Ok(lines) => Told::Done(lines),
-            Err(failure) => Told::Nobody(match failure {
-                Failure::NoDaemon(line) => line,
-                Failure::Refused(lines) => lines.join("\n"),
-                other => other.lines().join("\n"),
-            }),
+            Err(Failure::NoDaemon(line)) => Told::Nobody(line),
+            Err(failure) => Told::Not(failure),
         }
     }
 
@@ -85,7 +84,12 @@ impl Told {
         match self {
             Self::Done(_) => say(in_force),
             Self::Nobody(why) => {
-                why.lines().for_each(|line| warn(&format!("knockd-rs: {line}")));
+                warn(&format!("knockd-rs: {why}"));
+                Ok(())
+            }
+            // What was made is made, and counts from the next reload that succeeds.
+            Self::Not(failure) => {
+                failure.lines().iter().for_each(|line| warn(&format!("knockd-rs: {line}")));
                 Ok(())
             }
         }

@@ -102,7 +102,14 @@ fn install(server: &ServerName, block: &str) -> Result<PathBuf, Failure> {
     made.map_err(|error| failed(FileError { path: dir.clone(), fault: error.into() }))?;
     let named = dir.join("config");
     // A file that is kept elsewhere, and linked to from here, stays there.
-    let path = std::fs::canonicalize(&named).unwrap_or(named);
+    let path = match std::fs::canonicalize(&named) {
+        Ok(path) => path,
+        Err(_) if named.is_symlink() => {
+            let line = format!("{} is a link that leads nowhere; mend or remove it", named.display());
+            return Err(Failure::Failed(line));
+        }
+        Err(_) => named,
+    };
     let text = with_block(&current(&path).map_err(failed)?, server, block)
         .map_err(|what| Failure::Broken(vec![format!("{}: {what}", path.display())]))?;
     files::write(&path, text.as_bytes(), Private { existing: Existing::Replace, ..Private::NEW })

@@ -52,7 +52,10 @@ impl Names {
         });
         match begun {
             Ok(_) => self.is_asking = true,
-            Err(error) => drop(self.answers.0.send(Answer { question, addresses: Err(error) })),
+            Err(error) => {
+                let _ = self.answers.0.send(Answer { question, addresses: Err(error) });
+                let _ = self.rope.write(&[1]);
+            }
         }
     }
 

@@ -180,6 +180,7 @@ fn running(status: Status) -> Running {
         frames: (counted("frames"), counted("lost by the kernel")),
         is_settled: status.configuration == status.serving,
         is_here: process::is_here(status.monitor_pid),
+        monitor_pid: status.monitor_pid,
         monitor: process::look(status.monitor_pid),
         worker: status.worker_pid.and_then(process::look),
         version: status.version,

@@ -31,7 +31,10 @@ fn health(running: &Running) -> Vec<Finding> {
     if running.is_here == Some(false) {
         findings.push(Finding::problem(
             "the daemon lives in another network namespace than this command",
-            "run this one there: nsenter --net=/proc/$(pidof -s knockd-rs)/ns/net knockd-rs doctor",
+            format!(
+                "run this one there: nsenter --net=/proc/{}/ns/net knockd-rs doctor",
+                running.monitor_pid
+            ),
         ));
     }
     // What the clock and Landlock are like, other checks say.

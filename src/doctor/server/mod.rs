@@ -182,6 +182,8 @@ pub struct Running {
     pub frames: (u64, u64),
     /// Whether it lives in the network namespace of this process, where that can be told.
     pub is_here: Option<bool>,
+    /// The monitor's process.
+    pub monitor_pid: u32,
     /// What the kernel says of its two processes.
     pub monitor: Option<Process>,
     /// The one that reads packets.

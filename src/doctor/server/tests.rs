@@ -57,6 +57,7 @@ fn running() -> Running {
         guards: vec![ports("tcp/22")],
         frames: (7, 0),
         is_here: Some(true),
+        monitor_pid: 4711,
         monitor: Some(KEEPER),
         worker: Some(CONFINED),
         ..Running::default()
