@@ -203,7 +203,7 @@ fn after_its_grant_an_address_is_locked_out_as_long_as_the_profile_says() {
         let world = world(&format!("{MANY}lockout = \"4s\"\n"), server);
         let mut daemon = world.daemon(GUARDED);
         let _ssh = world.mirror(22);
-        world.knock(&["--many", "--for", "1s", "--lock-out"]);
+        world.knock(&["--many", "--for", "2s", "--lock-out"]);
         let ends = deadline(&daemon);
         daemon.kill9_both();
         let mut talk = world.talk(server, 22).unwrap();
@@ -250,7 +250,7 @@ fn a_last_knock_is_the_last_until_the_administrator_allows_another() {
     let world = world(MANY, SERVER4);
     let mut daemon = world.daemon(GUARDED);
     let _ssh = world.mirror(22);
-    world.knock(&["--many", "--for", "1s", "--last-knock"]);
+    world.knock(&["--many", "--for", "2s", "--last-knock"]);
     assert!(world.talk(SERVER4, 22).is_some());
     let ends = deadline(&daemon);
     daemon.kill9_both();
