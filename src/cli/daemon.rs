@@ -13,6 +13,7 @@ use crate::config::{self, CONFIG_DIR, LogFormat, SERVER_KEY, make_keys_if_missin
 use crate::doctor::look::server::certificate_troubles;
 use crate::privsep::{self, Directories, Ended};
 use crate::state;
+use crate::sys;
 
 /// The directories of an installation.
 #[derive(Debug, Args)]
@@ -49,6 +50,8 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
+        // Before there is a key in it: systemd's watchdog ends a daemon that hangs by SIGABRT.
+        keep_memory_to_itself()?;
         make_private_dir(&self.runtime_dir)?;
         init(&self.places)?;
         // On a disk that is full or read-only the daemon runs without them, and says so.
@@ -72,8 +75,14 @@ impl Run {
     }
 }
 
+fn keep_memory_to_itself() -> Result<(), Failure> {
+    sys::keep_memory().map_err(|error| Failure::Failed(format!("cannot become not dumpable: {error}")))
+}
+
 /// The confined half of the daemon: started by `run`, with its socket as standard input.
 pub(super) fn worker() -> Result<(), Failure> {
+    // Its confinement says so again; the keys come before that.
+    keep_memory_to_itself()?;
     privsep::work().map_err(|error| match Errno::from_io_error(&error) {
         Some(Errno::NOTSOCK) => {
             Failure::Usage("the worker talks to its monitor only; `knockd-rs run` starts both".into())
