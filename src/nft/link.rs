@@ -88,6 +88,7 @@ impl Link {
         let begins = sequences.len() > messages.len();
         let first = sequences.start + u32::from(begins);
         let (mut failure, mut acknowledged) = (None, false);
+        // Where messages were lost, the answer can be among those that were not.
         self.drain(|message| {
             if message.kind != NLMSG_ERROR || !sequences.contains(&message.sequence) {
                 return;
@@ -104,7 +105,9 @@ impl Link {
         match failure {
             Some((message, errno)) => Err(Refused { message, error: io::Error::from_raw_os_error(errno) }),
             None if acknowledged => Ok(()),
-            None => Err(unnamed(io::Error::other("the kernel acknowledged nothing"))),
+            None => Err(unnamed(io::Error::other(
+                "the kernel's answer was lost; `knockd-rs status` shows what is open",
+            ))),
         }
     }
 
@@ -145,7 +148,7 @@ impl Link {
         bytes.extend_from_slice(&body);
         self.socket.send(&bytes)?;
         let (mut objects, mut interrupted, mut errno) = (Vec::new(), false, 0);
-        self.drain(|message| {
+        let queue = self.drain(|message| {
             interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
             match message.kind {
                 NLMSG_ERROR | NLMSG_DONE => errno = if errno == 0 { message.errno() } else { errno },
@@ -154,26 +157,38 @@ impl Link {
             }
         })?;
         match errno {
-            0 if interrupted => Ok(Listing::Interrupted),
+            0 if interrupted || queue == Queue::Overrun => Ok(Listing::Interrupted),
             0 => Ok(Listing::Whole(objects)),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
     /// Shows every queued message to `reader`, until none is left.
-    pub(super) fn drain(&mut self, mut reader: impl FnMut(&Received<'_>)) -> io::Result<()> {
+    pub(super) fn drain(&mut self, mut reader: impl FnMut(&Received<'_>)) -> io::Result<Queue> {
+        let mut queue = Queue::Whole;
         loop {
             match recv(descriptor(&self.socket), &mut *self.buffer, RecvFlags::DONTWAIT) {
                 Ok((length, _)) => {
                     let datagram = self.buffer.get(..length).unwrap_or_default();
                     Received::all(datagram).for_each(|message| reader(&message));
                 }
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(queue),
                 Err(Errno::INTR) => (),
+                // netlink(7): told once, and what was not lost is still to come.
+                Err(Errno::NOBUFS) => queue = Queue::Overrun,
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+/// Whether all messages came that there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// All of them.
+    Whole,
+    /// The kernel had no room for some.
+    Overrun,
 }
 
 enum Listing {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::link::Link;
+use super::link::{Link, Queue};
 use super::table::{FAMILY, NAME};
 use super::wire::{Attributes, find, find_text, find_u32, find_u64, kind};
 
@@ -123,18 +123,15 @@ impl Watch {
 
     /// Forgets what has been heard so far.
     pub(super) fn forget(&mut self) {
-        while self.0.drain(|_| ()).is_err() {}
+        let _ = self.0.drain(|_| ());
     }
 
     /// Whether anybody but `port` has touched our table since last asked. Where the kernel had to drop events
     /// (ENOBUFS) the answer is yes.
     pub(super) fn heard(&mut self, port: u32) -> bool {
         let mut touched = false;
-        let mut lost = false;
-        while let Err(_lost) = self.0.drain(|message| touched |= is_foreign(message, port)) {
-            lost = true;
-        }
-        touched || lost
+        let queue = self.0.drain(|message| touched |= is_foreign(message, port));
+        touched || !matches!(queue, Ok(Queue::Whole))
     }
 }
 

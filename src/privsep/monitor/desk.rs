@@ -223,6 +223,8 @@ impl Desk {
         let locked = lock.iter().map(|lock| Change::LockOut(lock.change(opening.address, uptime)));
         let changes: Vec<Change> = opened.chain(locked).collect();
         if let Err(error) = self.shield.firewall().apply(&changes) {
+            // Where the kernel's answer was lost its work may be done: the ledger has what is there.
+            let _ = self.read_kernel();
             let event = Event::new(LogLevel::Error, "failed", error.to_string());
             return (Verdict::Failed, vec![event.of(&opening.profile, source).because("firewall")]);
         }
