@@ -92,10 +92,12 @@ impl Table {
         let loaded = load(&text).or_else(|refused| table.replace(refused, guards, &live));
         match loaded.and_then(|()| table.settle()) {
             Ok(()) => Ok(table),
-            Err(error) if existed => Err(error),
             Err(error) => {
-                // What was made here is half a table at most; the reason for that is the error to report.
-                let _ = remove(&mut table.link);
+                let error = told_apart(error, &mut table.link);
+                if !existed {
+                    // What was made here is half a table at most; the reason for that is the error to report.
+                    let _ = remove(&mut table.link);
+                }
                 Err(error)
             }
         }
@@ -452,6 +454,16 @@ fn await_disowned(link: &mut Link) -> Result<bool, FirewallError> {
         thread::sleep(Duration::from_millis(10));
     }
     Err(FirewallError::OwnedElsewhere)
+}
+
+/// The kernel refuses to change another process's table with the same error as to a process without privileges: a
+/// daemon that is started in the same moment finds no owner, and meets one a moment later.
+fn told_apart(error: FirewallError, link: &mut Link) -> FirewallError {
+    let is_owned = Header::read(link).is_ok_and(|header| header.is_some_and(|header| header.owner.is_some()));
+    match error {
+        FirewallError::NotPermitted if is_owned => FirewallError::OwnedElsewhere,
+        other => other,
+    }
 }
 
 /// Creates or adopts the table for `link`'s socket.
