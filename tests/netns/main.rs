@@ -23,6 +23,7 @@ mod confined;
 mod corner;
 mod doors;
 mod events;
+mod faults;
 mod firewalls;
 mod gateway;
 mod grants;
