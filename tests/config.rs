@@ -593,7 +593,7 @@ fn sequences_by_the_time_that_could_be_guessed_are_refused() {
         )
     };
     let few = "[sequence]\nspan = 8192\n";
-    let with = |ports| Etc::new().settings("").profile("a.toml", &totp(11, ports)).errors();
+    let with = |ports| Etc::new().settings("# none\n").profile("a.toml", &totp(11, ports)).errors();
     assert_eq!([with(6), with(4)], [[""; 0]; 2]);
     assert_eq!(
         Etc::new().settings(few).profile("a.toml", &totp(11, 4)).errors(),
@@ -602,7 +602,7 @@ fn sequences_by_the_time_that_could_be_guessed_are_refused() {
           5 in all such profiles, or a larger span in [sequence]"
         ]
     );
-    let two = Etc::new().settings("").profile("a.toml", &totp(11, 4)).profile("b.toml", &totp(12, 6));
+    let two = Etc::new().settings("# none\n").profile("a.toml", &totp(11, 4)).profile("b.toml", &totp(12, 6));
     let sentence = "4 ports on a span of 32768 can be guessed where 2 clients knock by them; use at least 5 in all such \
                     profiles, or a larger span in [sequence]";
     assert_eq!(two.errors(), [format!("profiles.d/a.toml:4: totp: {sentence}")]);
@@ -717,7 +717,7 @@ fn everything_wrong_in_all_files_is_reported_at_once() {
 
 #[test]
 fn files_that_others_can_read_or_change_are_refused_with_the_command_that_cures_it() {
-    let etc = Etc::new().profile("laptop.toml", &laptop("")).settings("");
+    let etc = Etc::new().profile("laptop.toml", &laptop("")).settings("# none\n");
     let root = etc.path().display().to_string();
     for (file, mode) in [
         ("server.key", 0o640),
@@ -831,7 +831,7 @@ fn a_file_that_this_user_may_not_read_is_an_error_and_not_an_absence() {
         eprintln!("skipped: root may read everything");
         return;
     }
-    let etc = Etc::new().profile("laptop.toml", &laptop("")).settings("");
+    let etc = Etc::new().profile("laptop.toml", &laptop("")).settings("# none\n");
     fs::set_permissions(etc.path().join("knockd-rs.toml"), Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(etc.path().join("profiles.d"), Permissions::from_mode(0o000)).unwrap();
     let denied = format!("user {} has no right to it; run this as root", me.as_raw());

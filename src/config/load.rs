@@ -216,6 +216,10 @@ impl Loader<'_> {
         }
         let report = Report::new(SETTINGS_FILE);
         let text = self.text(SETTINGS_FILE, &rules, &report);
+        if text.as_ref().is_some_and(|text| text.is_empty()) {
+            // What a file is for a moment that is written in place, or for good after a crash: no wish to guard nothing.
+            report.error(None, "", EMPTY);
+        }
         let settings = text.and_then(|text| read(&text, &report));
         self.take(report);
         settings
@@ -314,6 +318,8 @@ impl Loader<'_> {
         files
     }
 }
+
+const EMPTY: &str = "the file is empty, as if cut off; write it again, or for no settings at all remove it or put a comment in it";
 
 /// Settings and what they say of certificates.
 fn read(text: &str, report: &Report) -> Option<(Settings, Certificates)> {
