@@ -1,5 +1,5 @@
 //! What breaks around a daemon that works: killed between two system calls, stopped, out of descriptors, without a
-//! disk that answers, with a kernel that says no. CONTRIBUTING has the table of these stories and of their kin.
+//! disk that answers, with a kernel that says no. SECURITY.md has the table of these stories and of their kin.
 
 mod clocks;
 mod cores;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::serves;
-use crate::common::{GUARDED, SERVER4, SERVER6, World};
+use crate::common::{GUARDED, SERVER4, SERVER6, World, said};
 
 /// Puts bytes in a file's place in one step, as editors and configuration managers do.
 fn replace(world: &World, name: &str, bytes: &[u8]) {
@@ -60,7 +60,7 @@ fn files_that_turn_to_rubbish_during_reloads_open_nothing_end_nothing_and_are_na
             match output.status.code() {
                 Some(0) => read += 1,
                 Some(6) => kept += 1,
-                other => panic!("{other:?}: {}", crate::common::said(&output)),
+                other => panic!("{other:?}: {}", said(&output)),
             }
         }
         done.store(true, Ordering::Relaxed);
@@ -73,6 +73,29 @@ fn files_that_turn_to_rubbish_during_reloads_open_nothing_end_nothing_and_are_na
     replace(&world, "etc/profiles.d/laptop.toml", profile.as_bytes());
     daemon.reload();
     serves(&world, &daemon);
+}
+
+#[test]
+fn settings_cut_off_to_nothing_take_no_guard_away() {
+    let world = World::new();
+    let mut daemon = world.daemon(GUARDED);
+    let _ssh = world.listener(22);
+    replace(&world, "etc/knockd-rs.toml", b"");
+    let output = daemon.tell(&["reload"]);
+    assert_eq!(output.status.code(), Some(6), "{}", said(&output));
+    assert!(said(&output).contains("knockd-rs.toml: the file is empty, as if cut off"), "{}", said(&output));
+    assert!(!world.can_stranger_connect(SERVER4, 22));
+    daemon.kill9_both();
+    // A reboot.
+    world.nft(&["delete", "table", "inet", "knockd-rs"]);
+    daemon.start_again();
+    daemon.await_log("the daemon runs with the last settings that were good");
+    assert!(!world.can_stranger_connect(SERVER4, 22));
+    serves(&world, &daemon);
+    // Who means it says so.
+    replace(&world, "etc/knockd-rs.toml", b"# nothing\n");
+    daemon.reload();
+    assert!(world.can_stranger_connect(SERVER4, 22));
 }
 
 /// Whether this is a piece of the cycle that is a good configuration: then its profile is good as well, so that some

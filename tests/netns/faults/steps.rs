@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use super::trace::{Trace, record};
 use super::{has_lost, opens};
-use crate::common::{CLIENT4, Daemon, GUARDED, SERVER4, Sealer, World, wait_for};
+use crate::common::{CLIENT4, Daemon, GUARDED, SERVER4, SOON, Sealer, World, wait_for};
 
 /// What had become of a packet when its daemon was killed, in the order of its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,8 +154,13 @@ fn writer(daemon: &Daemon<'_>) -> Pid {
     let is_writer = |task: &fs::DirEntry| {
         fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "snapshot\n")
     };
-    let task =
-        fs::read_dir(tasks).unwrap().flatten().find(is_writer).expect("a thread that writes the marks");
+    let mut found = None;
+    // A worker on a busy machine takes its time to begin.
+    wait_for(SOON, || {
+        found = fs::read_dir(&tasks).unwrap().flatten().find(is_writer);
+        found.is_some()
+    });
+    let task = found.expect("a thread that writes the marks");
     Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap()).unwrap()
 }
 

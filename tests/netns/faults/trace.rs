@@ -6,9 +6,9 @@
 //! outside its unit.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -58,9 +58,12 @@ pub(super) fn record(thread: Pid, file: &Path, happens: impl FnOnce()) -> Vec<St
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // It lets go of the process and ends, if that has not ended before.
+        // It lets go of the process and ends, if that has not ended before. One whose process was killed in a pause
+        // that it had made may wait for ever.
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
-        let status = self.0.wait().unwrap();
-        debug_assert!(status.code().is_some() || status.signal().is_some());
+        if !wait_for(Duration::from_secs(2), || self.0.try_wait().unwrap().is_some()) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
     }
 }
