@@ -344,7 +344,7 @@ fn a_broken_configuration_keeps_check_and_run_from_going_on() {
         );
         assert!(lines[1].starts_with("knockd-rs: knockd-rs.toml:3: capture.colour: "), "{error}");
     }
-    place.write("etc/knockd-rs.toml", 0o644, "");
+    place.write("etc/knockd-rs.toml", 0o644, "# none\n");
     place.write("etc/profiles.d/laptop.toml", 0o640, "open = [\"tcp/22\"]\n");
     assert!(place.fails("check", 3).starts_with("knockd-rs: profiles.d/laptop.toml: public_key: "));
 }

@@ -439,13 +439,22 @@ fn a_profile_needs_a_key_of_its_own_and_something_to_open() {
 }
 
 #[test]
+fn settings_that_are_empty_are_cut_off_and_those_that_are_not_there_are_none() {
+    let with = |text: &str| Etc::new().settings(text).profile("laptop.toml", &laptop("")).errors();
+    let empty = "knockd-rs.toml: the file is empty, as if cut off; write it again, or for no settings at all remove it or put a comment in it";
+    assert_eq!(with(""), [empty]);
+    assert_eq!(with("# none\n"), [""; 0]);
+    assert_eq!(with("\n"), [""; 0]);
+}
+
+#[test]
 fn what_is_opened_must_be_ports_or_a_service_that_exists() {
     let errors = |settings: &str, open: &str| {
         let text = format!("public_key = \"{}\"\nopen = [\n\"tcp/1\",\n\"{open}\",\n]\n", key(7));
         Etc::new().settings(settings).profile("laptop.toml", &text).errors()
     };
     assert_eq!(
-        errors("", "ssh"),
+        errors("# none\n", "ssh"),
         [
             "profiles.d/laptop.toml:4: open: no service `ssh`; add it to [services] in knockd-rs.toml, or write ports: \
              tcp/22",
@@ -457,15 +466,15 @@ fn what_is_opened_must_be_ports_or_a_service_that_exists() {
         ["profiles.d/laptop.toml:4: open: no service `shh`; use ssh, web, or ports: tcp/22"]
     );
     assert_eq!(
-        errors("", "22"),
+        errors("# none\n", "22"),
         ["profiles.d/laptop.toml:4: open: `22` is no port; write tcp/22, udp/53 or tcp/8000-8100"]
     );
     assert_eq!(
-        errors("", "SSH"),
+        errors("# none\n", "SSH"),
         ["profiles.d/laptop.toml:4: open: `SSH` is neither ports nor a service; write tcp/22, or ssh"]
     );
     assert_eq!(
-        errors("", "tcp/0"),
+        errors("# none\n", "tcp/0"),
         ["profiles.d/laptop.toml:4: open: port 0 cannot be opened; use 1 to 65535"]
     );
 }

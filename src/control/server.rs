@@ -20,6 +20,9 @@ const MAX_CONNECTIONS: usize = 16;
 /// How long a peer may take for its line, and for taking the answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long nobody is let in after no descriptor was left.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Names a connection that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
@@ -45,6 +48,8 @@ pub struct Server {
     connections: Vec<Connection>,
     followers: Followers,
     next: u64,
+    /// Until when nobody is let in, since no descriptor was left for one more.
+    full: Option<Duration>,
 }
 
 /// Why nobody can ask, and when to try again. A full disk takes no socket, and must not keep the daemon from opening
@@ -88,7 +93,15 @@ impl Server {
     pub fn new(runtime_dir: &Path, groups: Groups, uptime: Duration) -> Self {
         let path = socket_path(runtime_dir);
         let listener = listen(&path, uptime);
-        Self { listener, path, groups, connections: Vec::new(), followers: Followers::default(), next: 0 }
+        Self {
+            listener,
+            path,
+            groups,
+            connections: Vec::new(),
+            followers: Followers::default(),
+            next: 0,
+            full: None,
+        }
     }
 
     /// Why nobody can ask, if so: a sentence.
@@ -101,7 +114,7 @@ impl Server {
     /// When another attempt at the socket is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.retry().into_iter().chain(self.followers.next_deadline()).min()
+        self.retry().into_iter().chain(self.full).chain(self.followers.next_deadline()).min()
     }
 
     fn retry(&self) -> Option<Duration> {
@@ -137,7 +150,8 @@ impl Server {
 
     /// What to poll for.
     pub fn fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        let listener = self.listener.as_ref().ok();
+        // One that waits to be let in would wake the loop again and again.
+        let listener = self.listener.as_ref().ok().filter(|_| self.full.is_none());
         let listener = listener.map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN));
         let connections = self.connections.iter().map(|connection| {
             let flags = match connection.state {
@@ -155,10 +169,17 @@ impl Server {
         if self.retry().is_some_and(|again| again <= uptime) {
             self.listener = listen(&self.path, uptime);
         }
+        self.full = self.full.filter(|until| *until > uptime);
         for _ in 0..MAX_CONNECTIONS {
             let Ok(listener) = &self.listener else { break };
-            let Ok((stream, _)) = listener.accept() else { break };
-            self.admit(stream, uptime);
+            if self.full.is_some() {
+                break;
+            }
+            match listener.accept() {
+                Ok((stream, _)) => self.admit(stream, uptime),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => self.full = Some(uptime + PAUSE),
+            }
         }
         let mut commands = Vec::new();
         for connection in &mut self.connections {
