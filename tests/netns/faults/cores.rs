@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 
 use super::Half;
-use crate::common::{Daemon, GUARDED, Launch, World};
+use crate::common::{Daemon, GUARDED, Launch, SOON, World, wait_for};
 
 /// Core files would be written to this folder, where the host's `core_pattern` names no other.
 fn launch(world: &World) -> Daemon<'_> {
@@ -44,10 +44,13 @@ fn a_crash_leaves_no_core_of_the_monitor_and_none_of_the_worker() {
             let mut daemon = launch(&world);
             world.knock(&[]);
             let victim = victim.pid(&daemon);
-            kill_process(victim, signal).unwrap();
             // Rust's handler takes the first SIGSEGV that is no fault of an address, and gives way to the next.
-            std::thread::sleep(Duration::from_millis(50));
-            let _ = kill_process(victim, signal);
+            let has_ended = wait_for(SOON, || {
+                let _ = kill_process(victim, signal);
+                std::thread::sleep(Duration::from_millis(50));
+                !daemon.is_running()
+            });
+            assert!(has_ended, "SIG{name}:\n{}", daemon.log());
             let status = daemon.ended();
             assert!(!status.core_dumped(), "the monitor left a core at SIG{name}: {status}");
             assert!(
