@@ -38,10 +38,24 @@ deb: ## the Debian package, in the directory above
 package-test: ## builds the package and plays its life in a throw-away Debian (SUITE=trixie)
 	tests/package/run $(SUITE)
 
+vm-test: ## the same with a reboot, in virtual machines with Debian's kernels: SUITES="bookworm trixie", some minutes each
+	tests/package/vm $(or $(SUITES),bookworm trixie)
+
+autopkgtest: ## the package's tests by Debian's own tool, in a throw-away Debian (SUITE=trixie)
+	tests/package/autopkgtest $(SUITE)
+
+reproducible: ## builds the package twice, each time in other surroundings, and compares the bytes
+	tests/package/reproducible
+
+repo: deb ## a signed apt repository of the package, in REPO=../knockd-rs-repo (URL=https://...), and how to install from it
+	tests/install-deps repo
+	tests/package/repo $(if $(URL),--url $(URL)) $(or $(REPO),../knockd-rs-repo) \
+		../knockd-rs_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb
+
 install-deps: ## only installs what the targets above need
 	tests/install-deps build demo test bench deb
 
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help build lib demo test fuzz bench deb package-test install-deps clean
+.PHONY: help build lib demo test fuzz bench deb package-test vm-test autopkgtest reproducible repo install-deps clean
