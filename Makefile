@@ -49,7 +49,7 @@ reproducible: ## builds the package twice, each time in other surroundings, and 
 
 repo: deb ## a signed apt repository of the package, in REPO=../knockd-rs-repo (URL=https://...), and how to install from it
 	tests/install-deps repo
-	tests/package/repo $(if $(URL),--url $(URL)) $(or $(REPO),../knockd-rs-repo) \
+	@tests/package/repo $(if $(URL),--url $(URL)) $(or $(REPO),../knockd-rs-repo) \
 		../knockd-rs_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb
 
 install-deps: ## only installs what the targets above need
