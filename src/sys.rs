@@ -11,8 +11,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 #[cfg(feature = "client")]
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-
 /// What the kernel says about its own clock (`adjtimex(2)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelClock {
@@ -60,18 +58,6 @@ pub(crate) fn packet_interface(fd: BorrowedFd<'_>) -> io::Result<i32> {
         0 => Err(io::Error::other("not a packet socket")),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// Keeps the memory of this process, which is going to hold keys, out of core files, and from other processes of its user
-/// (`PR_SET_DUMPABLE`, `ptrace(2)`). Not from root.
-///
-/// # Errors
-/// What `prctl(2)` answered.
-pub fn keep_memory() -> io::Result<()> {
-    // For what is started from here as well. Under the unit the call is denied, and the limit is there already.
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = setrlimit(Resource::Core, none);
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Takes this thread to a network namespace of its own, with no interface but a loopback that is down; the namespace ends

@@ -13,7 +13,6 @@ use crate::config::{self, CONFIG_DIR, LogFormat, SERVER_KEY, make_keys_if_missin
 use crate::doctor::look::server::certificate_troubles;
 use crate::privsep::{self, Directories, Ended};
 use crate::state;
-use crate::sys;
 
 /// The directories of an installation.
 #[derive(Debug, Args)]
@@ -76,7 +75,8 @@ impl Run {
 }
 
 fn keep_memory_to_itself() -> Result<(), Failure> {
-    sys::keep_memory().map_err(|error| Failure::Failed(format!("cannot become not dumpable: {error}")))
+    privsep::confine::keep_memory()
+        .map_err(|error| Failure::Failed(format!("cannot become not dumpable: {error}")))
 }
 
 /// The confined half of the daemon: started by `run`, with its socket as standard input.

@@ -12,7 +12,10 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
 };
-use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+    setrlimit,
+};
 use rustix::thread::set_no_new_privs;
 
 use super::{capabilities, syscalls};
@@ -72,6 +75,18 @@ pub fn confine(writable: &[&Path], receiving: &[BorrowedFd<'_>]) -> Result<Confi
     let confinement = restrict_files(writable)?;
     syscalls::restrict(receiving).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
     Ok(confinement)
+}
+
+/// Keeps the memory of this process, which is going to hold keys, out of core files, and from other processes of its user
+/// (`PR_SET_DUMPABLE`, `ptrace(2)`). Not from root.
+///
+/// # Errors
+/// What `prctl(2)` answered.
+pub fn keep_memory() -> io::Result<()> {
+    // For what is started from here as well. Under the unit the call is denied, and the limit is there already.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Tries the confinement out, on a thread that keeps it to itself and ends with it.
