@@ -186,7 +186,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         let signal = |signal: Signal, pids: &[u32]| {
             for pid in pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
-                drop(kill_process(pid, signal));
+                // It may have ended meanwhile.
+                let _ = kill_process(pid, signal);
             }
         };
         let processes = self.processes();

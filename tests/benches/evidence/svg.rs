@@ -174,7 +174,7 @@ fn words(svg: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
 
 fn put(svg: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
-    drop(writeln!(svg, "{line}"));
+    let _ = writeln!(svg, "{line}");
 }
 
 /// `20k`, `1M`.
