@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::contenders::{self, Contender, Ours, Settings};
-use crate::knocks::{fresh_source, knock_and_probe};
+use crate::knocks::{ensure_closed, fresh_source, knock_and_probe};
 use crate::probe::COARSE;
 use crate::results::{Number, Results, View, count, millis, percentile};
 use crate::traffic::{Junk, Rate};
@@ -80,6 +80,7 @@ fn rates<C: Contender + ?Sized>(
     make: impl Fn(&mut C) -> Outcome<Junk>,
 ) -> Outcome<()> {
     let all = [Rate::PerSecond(0), Rate::PerSecond(10_000), Rate::PerSecond(100_000), Rate::Unbounded];
+    ensure_closed(contender)?;
     for rate in all {
         if setting.is_quick && rate == Rate::PerSecond(100_000) {
             continue;

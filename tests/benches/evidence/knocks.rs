@@ -45,3 +45,14 @@ pub fn knock_and_probe<C: Contender + ?Sized>(
     knock.send(from)?;
     Ok(probe.opened(started)?)
 }
+
+/// Fails where the port is open without a knock: what follows would measure nothing.
+pub fn ensure_closed<C: Contender + ?Sized>(contender: &C) -> Outcome<()> {
+    let patience = Duration::from_millis(50);
+    let probe =
+        Probe { from: fresh_source(), port: contender.port(), every: Duration::from_millis(1), patience };
+    match probe.opened(Instant::now())? {
+        None => Ok(()),
+        Some(_) => Err(format!("the port of {} is open without a knock", contender.name()).into()),
+    }
+}

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::contenders;
-use crate::knocks::knock_and_probe;
+use crate::knocks::{ensure_closed, knock_and_probe};
 use crate::probe::FINE;
 use crate::results::{Number, Results, count, millis, percentile, spread};
 use crate::watch::Watch;
@@ -26,6 +26,7 @@ struct Turn {
 pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
     let rounds = setting.pick(200, 20);
     let mut all = contenders::all(&setting.machines)?;
+    all.iter().try_for_each(|one| ensure_closed(one.as_ref()))?;
     let watch = Watch::start(&setting.machines)?;
     let mut turns: Vec<Turn> = all.iter().map(|_| Turn::default()).collect();
     // The first round warms caches up, and secrets that are computed once, and is left out.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::contenders::{self, Contender};
-use crate::knocks::{Knock, fresh_source};
+use crate::knocks::{Knock, ensure_closed, fresh_source};
 use crate::machine::Machine;
 use crate::probe::Probe;
 use crate::results::{Results, View, count};
@@ -24,6 +24,7 @@ pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
     let knocks = setting.pick(80, 16);
     for start in contenders::ALL {
         let mut contender = start(&setting.machines)?;
+        ensure_closed(contender.as_ref())?;
         for percent in setting.pick(&[0, 10, 20, 30, 40, 50][..], &[0, 20, 50][..]) {
             let plans: Vec<Vec<Knock>> = (0..knocks)
                 .map(|_| (0..TRIES).map(|_| contender.knock()).collect())
