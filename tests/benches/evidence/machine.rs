@@ -120,6 +120,8 @@ impl Machine {
 
     /// Starts a program whose output goes to `log`, and ends it with the value that is returned.
     pub fn start(&self, script: &str, log: &str) -> Outcome<Running> {
+        // What the run before has logged is not to be taken for this one's.
+        File::create(self.path(log))?;
         let script = format!("exec {script} >{log} 2>&1 </dev/null");
         let child = self.command(&script).stdin(Stdio::null()).spawn()?;
         Ok(Running { child, log: self.path(log) })
