@@ -2,11 +2,13 @@
 //! kernel has it, else by a rule where packets leave the client's interface, which loses the same share of them.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::contenders::{self, Contender};
-use crate::knocks::{Knock, ensure_closed, fresh_source};
+use crate::knocks::{ensure_closed, fresh_source};
 use crate::machine::Machine;
 use crate::probe::Probe;
 use crate::results::{Results, View, count};
@@ -26,11 +28,8 @@ pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
         let mut contender = start(&setting.machines)?;
         ensure_closed(contender.as_ref())?;
         for percent in setting.pick(&[0, 10, 20, 30, 40, 50][..], &[0, 20, 50][..]) {
-            let plans: Vec<Vec<Knock>> = (0..knocks)
-                .map(|_| (0..TRIES).map(|_| contender.knock()).collect())
-                .collect::<Outcome<_>>()?;
             let loss = Loss::start(setting.machines.client(), *percent)?;
-            let needed = play(contender.as_ref(), plans)?;
+            let needed = play(contender.as_mut(), knocks)?;
             drop(loss);
             let within = |tries: usize| {
                 let opened =
@@ -54,32 +53,35 @@ pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
 }
 
 /// How many tries each needed; `None` where three were not enough.
-fn play(contender: &dyn Contender, plans: Vec<Vec<Knock>>) -> Outcome<Vec<Option<usize>>> {
+fn play(contender: &mut dyn Contender, knocks: usize) -> Outcome<Vec<Option<usize>>> {
     let port = contender.port();
-    let plans = Mutex::new(plans);
-    let needed = Mutex::new(Vec::new());
-    let take = || plans.lock().ok().and_then(|mut plans| plans.pop());
-    let work = || -> Outcome<()> {
-        while let Some(plan) = take() {
-            let one = tries(port, &plan)?;
-            needed.lock().map_err(|_| "a try panicked")?.push(one);
+    let contender = Mutex::new(contender);
+    let left = AtomicUsize::new(knocks);
+    let work = || -> Outcome<Vec<Option<usize>>> {
+        let mut needed = Vec::new();
+        while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            needed.push(tries(&contender, port)?);
         }
-        Ok(())
+        Ok(needed)
     };
-    thread::scope(|scope| {
+    let all: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a try panicked")?)
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a try panicked")?).collect::<Outcome<_>>()
     })?;
-    Ok(needed.into_inner().map_err(|_| "a try panicked")?)
+    Ok(all.into_iter().flatten().collect())
 }
 
-fn tries(port: u16, plan: &[Knock]) -> Outcome<Option<usize>> {
+fn tries(contender: &Mutex<&mut dyn Contender>, port: u16) -> Outcome<Option<usize>> {
     let from = fresh_source();
-    for (number, knock) in plan.iter().enumerate() {
-        let started = Instant::now();
-        knock.send(from)?;
+    for number in 1..=TRIES {
+        let started = {
+            // Made and sent in one go: the counters of one client have to arrive in order.
+            let mut contender = contender.lock().map_err(|_| "a try panicked")?;
+            contender.knock()?.send(from)?;
+            Instant::now()
+        };
         if (Probe { from, port, every: EVERY, patience: PATIENCE }).opened(started)?.is_some() {
-            return Ok(Some(number + 1));
+            return Ok(Some(number));
         }
     }
     Ok(None)

@@ -16,7 +16,7 @@ pub use ours::{KNOCKS, Ours, Settings};
 pub const PORTS: [u16; 4] = [22, 23, 25, 26];
 
 /// A daemon that runs, and how to knock at it.
-pub trait Contender {
+pub trait Contender: Send {
     /// What it is called in tables.
     fn name(&self) -> &'static str;
     /// The port that it guards.
