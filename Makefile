@@ -27,9 +27,10 @@ fuzz: ## every parser with what libFuzzer thinks of, for SECONDS=10 each
 	tests/install-deps test
 	tests/fuzz/run --seconds $(or $(SECONDS),10) --jobs 2
 
-bench: ## what a packet, a change of the firewall and a knock cost on this machine
+bench: ## what knocking costs on this machine, beside fwknopd and knockd (QUICK=1, ONLY=latency|junk|idle|growth|loss)
 	tests/install-deps bench
-	tests/bench
+	$(if $(QUICK)$(ONLY),,tests/bench)
+	tests/evidence $(if $(QUICK),--quick) $(ONLY)
 
 deb: ## the Debian package, in the directory above
 	tests/install-deps deb

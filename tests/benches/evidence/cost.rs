@@ -1,0 +1,79 @@
+//! What processes use, by `/proc`: time of processors, memory, switches of context (`proc_pid_stat(5)`).
+
+use std::fs;
+use std::time::Duration;
+
+/// The unit of times in `/proc/PID/stat`, `USER_HZ`, which is the same on every Debian.
+const TICKS_A_SECOND: u64 = 100;
+
+/// What some processes use together.
+#[derive(Clone, Copy, Default)]
+pub struct Cost {
+    /// Time of processors, with that of children that have ended.
+    pub cpu: Duration,
+    /// Resident memory in KiB.
+    pub rss: u64,
+    /// The same, shared pages divided among those that share them.
+    pub pss: u64,
+    /// Switches of context, wanted and unwanted, of all threads.
+    pub switches: u64,
+}
+
+/// What these processes use. One that ended meanwhile counts nothing.
+pub fn of(processes: &[u32]) -> Cost {
+    processes.iter().fold(Cost::default(), |sum, pid| {
+        let status = read(*pid, "status");
+        Cost {
+            cpu: sum.cpu + cpu(*pid),
+            rss: sum.rss + field(&status, "VmRSS:"),
+            pss: sum.pss + field(&read(*pid, "smaps_rollup"), "Pss:"),
+            switches: sum.switches + switches(*pid),
+        }
+    })
+}
+
+fn cpu(pid: u32) -> Duration {
+    let stat = read(pid, "stat");
+    // The name of the program may contain anything; what follows its bracket begins with the third field.
+    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+    let ticks: u64 =
+        fields.split(' ').skip(14 - 3).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS_A_SECOND)
+}
+
+fn switches(pid: u32) -> u64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+        .map(|status| {
+            field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:")
+        })
+        .sum()
+}
+
+/// Every process, and whose child it is.
+pub fn parents() -> Vec<(u32, u32)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = read(pid, "stat");
+            let parent = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect()
+}
+
+fn read(pid: u32, file: &str) -> String {
+    fs::read(format!("/proc/{pid}/{file}"))
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+/// The number of the line that begins with `name`.
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
