@@ -81,9 +81,11 @@ Examples:
     knockd-rs status --watch                      watch what is open
   On the client:
     knockd-rs import laptop.knock                 learn about the server
-    knockd-rs knock myserver -- ssh myserver      knock, then connect
+    knockd-rs ssh-config myserver --install       let ssh knock by itself
+    knockd-rs knock myserver                      knock by hand
   Where something does not work:
-    knockd-rs doctor myserver                     on the client; without a name, as root, on the server
+    knockd-rs doctor myserver                     on the client
+    knockd-rs doctor                              on the server, as root
 
 Manual: knockd-rs(8), knockd-rs.toml(5), knockd-rs-profile(5), knockd-rs-protocol(7)";
 
