@@ -178,7 +178,7 @@ impl Mutator {
         }
         if matches!(kind, Kind::Gated | Kind::GatedBits) {
             let body = bytes.len() - 16;
-            let mac1 = self.gate.mac1(&bytes[..body]);
+            let mac1 = self.gate.mac1(&self.client.pseudonym(), &bytes[..body]);
             bytes[body..].copy_from_slice(&mac1);
         }
         let other = (1 + dice.below(65_535)) as u16;
@@ -190,13 +190,21 @@ impl Mutator {
         let mut client = self.client.clone();
         let mut seed = [0; 32];
         self.dice.fill(&mut seed);
+        let known_by = client.pseudonym();
         match kind {
             Kind::Unknown => client.keys = KeyPair::from_seed(seed),
             Kind::Psk => client.psk = Secret::new(seed),
             _ => client.server = KeyPair::from_seed(seed).public(),
         }
         self.dice.fill(&mut seed);
-        sealed(&client, Timestamp::from_secs(self.dice.roll() >> 32), seed)
+        let mut packet = sealed(&client, Timestamp::from_secs(self.dice.roll() >> 32), seed);
+        if kind != Kind::OtherServer && self.dice.below(2) == 0 {
+            // In the name of the client, by somebody who holds the gate key and has seen its packets.
+            let body = packet.len() - 16;
+            let mac1 = self.gate.mac1(&known_by, &packet[..body]);
+            packet[body..].copy_from_slice(&mac1);
+        }
+        packet
     }
 
     /// An Ethernet frame from a stranger. With [`Kind::Frame`] its headers are changed too, and its payload is

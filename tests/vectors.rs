@@ -176,7 +176,8 @@ fn the_published_intermediate_values_lead_from_the_plaintext_to_the_packet() {
     let (gate, packet) = (Gate::new(&client.server, &client.gate), vector.bytes("packet"));
     assert_eq!(gate.mask(message.last_chunk().unwrap(), message.first_chunk().unwrap())[..], packet[..32]);
     assert_eq!(message[32..], packet[32..160]);
-    assert_eq!(gate.mac1(&packet[..160])[..], packet[160..]);
+    assert_eq!(client.pseudonym()[..], vector.bytes("pseudonym"));
+    assert_eq!(gate.mac1(&client.pseudonym(), &packet[..160])[..], packet[160..]);
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_message_of_snow_is_a_knock() {
         let gate = Gate::new(&client.server, &client.gate);
         let masked = gate.mask(packet.last_chunk().unwrap(), packet.first_chunk().unwrap());
         packet[..32].copy_from_slice(&masked);
-        packet.extend(gate.mac1(&packet));
+        packet.extend(gate.mac1(&client.pseudonym(), &packet));
         assert_eq!(knock(vector.decoder().receive(&segment(&packet), vector.now())).ask, vector_ask());
     }
 }

@@ -1,12 +1,15 @@
 //! The gate: what a packet must show before it is worth a Diffie-Hellman, and the mask that makes it look random.
 //!
-//! WireGuard's `mac1` (its paper, section 5.4.4) with one difference: the key also depends on a secret that
-//! only the server and its clients hold, so that knowing the server's public key is not enough.
+//! WireGuard's `mac1` (its paper, section 5.4.4) with two differences. The key also depends on a secret that only the
+//! server and its clients hold, so that knowing the server's public key is not enough. And a client's [`Pseudonym`] lies
+//! under it: the server learns from one HMAC both that the packet is one of its clients' and whose it claims to be, and
+//! a client's flood spends that client's share alone, whatever addresses it comes from.
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::hash::{Keyed, code, keyed};
+use super::noise::Psk;
 use super::{PublicKey, Secret, sha256};
 
 /// 32 random bytes, one per server, known to every client of it.
@@ -15,8 +18,28 @@ pub type GateKey = Secret<32>;
 /// The length of a [`Mac1`] in bytes.
 pub const MAC1_LEN: usize = 16;
 
-/// The end of a packet: one half of an HMAC-SHA256 over everything before it.
+/// The end of a packet: one half of an HMAC-SHA256 over everything before it, whose last 8 bytes hide a [`Pseudonym`] where
+/// the format has one.
 pub type Mac1 = [u8; MAC1_LEN];
+
+/// What a server knows a client by before any Diffie-Hellman: `HMAC(psk, "knockd-rs v1 client" || S || G || C)[0..8]`.
+/// It proves nothing. Who holds neither the client's keys nor the server's can take it only from the client's own
+/// packets, and only with the gate key.
+pub type Pseudonym = [u8; 8];
+
+/// Where a format names no client.
+const NOBODY: Pseudonym = [0; 8];
+
+/// The pseudonym of a client, by its public key and psk, at the server with this public and gate key.
+#[must_use]
+pub fn pseudonym(server: &PublicKey, gate: &GateKey, client: &PublicKey, psk: &Psk) -> Pseudonym {
+    let parts = [b"knockd-rs v1 client", &server.0[..], gate.expose(), &client.0];
+    let mut pseudonym = NOBODY;
+    for (to, from) in pseudonym.iter_mut().zip(code(&keyed(psk.expose()), &parts).expose()) {
+        *to = *from;
+    }
+    pseudonym
+}
 
 /// Both halves: what the [`Mac1`] of a packet has to be, whatever its format.
 pub type Code = Secret<32>;
@@ -55,12 +78,18 @@ impl Gate {
 
     /// A Noise message as a packet: masks the ephemeral key in front and puts mac1 behind it all.
     #[must_use]
-    pub fn wrap(&self, mut message: Vec<u8>) -> Vec<u8> {
+    pub fn wrap(&self, message: Vec<u8>) -> Vec<u8> {
+        self.wrap_for(&NOBODY, message)
+    }
+
+    /// The same for a format whose packets say whose they are.
+    #[must_use]
+    pub fn wrap_for(&self, client: &Pseudonym, mut message: Vec<u8>) -> Vec<u8> {
         let tag = message.last_chunk::<16>().copied();
         if let (Some(tag), Some(ephemeral)) = (tag, message.first_chunk_mut::<32>()) {
             *ephemeral = self.mask(&tag, ephemeral);
         }
-        let mac1 = self.mac1(&message);
+        let mac1 = self.mac1(client, &message);
         message.extend_from_slice(&mac1);
         message
     }
@@ -71,13 +100,30 @@ impl Gate {
         code(&self.mac1, &[bytes])
     }
 
-    /// The half of the code that a packet of this format ends in.
+    /// What a packet of this format ends in, when `client` has made it.
     #[must_use]
-    pub fn mac1(&self, bytes: &[u8]) -> Mac1 {
-        self.half(&self.code(bytes))
+    pub fn mac1(&self, client: &Pseudonym, bytes: &[u8]) -> Mac1 {
+        let mut mac1 = self.half(&self.code(bytes));
+        for (byte, mask) in mac1.iter_mut().rev().zip(client.iter().rev()) {
+            *byte ^= mask;
+        }
+        mac1
     }
 
-    /// Whether `mac1` is the right half of the code of a packet's bytes; in constant time.
+    /// Whose packet this claims to be, by its code and its mac1; `None` when it was made without the gate key, or changed
+    /// since. The former is decided in constant time.
+    #[must_use]
+    pub fn claimed(&self, code: &Code, mac1: &Mac1) -> Option<Pseudonym> {
+        let half = self.half(code);
+        let ((own, mask), (shown, masked)) = (half.split_at(MAC1_LEN / 2), mac1.split_at(MAC1_LEN / 2));
+        let mut pseudonym: Pseudonym = masked.try_into().ok()?;
+        for (byte, mask) in pseudonym.iter_mut().zip(mask) {
+            *byte ^= mask;
+        }
+        bool::from(own.ct_eq(shown)).then_some(pseudonym)
+    }
+
+    /// Whether `mac1` is the right one, where packets name nobody; in constant time.
     #[must_use]
     pub fn admits(&self, code: &Code, mac1: &Mac1) -> bool {
         self.half(code).ct_eq(mac1).into()
@@ -118,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_packet_passes_its_own_gate_and_no_other() {
-        let mac1 = gate(1, 2).mac1(b"packet");
+        let mac1 = gate(1, 2).mac1(&NOBODY, b"packet");
         let admits = |gate: Gate, bytes: &[u8]| gate.admits(&gate.code(bytes), &mac1);
         assert!(admits(gate(1, 2), b"packet"));
         assert!(!admits(gate(1, 2), b"packer"));
@@ -126,6 +172,26 @@ mod tests {
         assert!(!admits(gate(2, 2), b"packet"), "the server's key counts");
         let certificates = Gate::of_certificates(&PublicKey([1; 32]), &Secret::new([2; 32]));
         assert!(!admits(certificates, b"packet"), "the format counts");
+    }
+
+    #[test]
+    fn a_packet_says_whose_it_is_at_its_own_gate_and_at_no_other() {
+        let mac1 = gate(1, 2).mac1(&[7; 8], b"packet");
+        let claimed = |gate: Gate, bytes: &[u8]| gate.claimed(&gate.code(bytes), &mac1);
+        assert_eq!(claimed(gate(1, 2), b"packet"), Some([7; 8]));
+        assert_eq!(claimed(gate(1, 2), b"packer"), None);
+        assert_eq!(claimed(gate(1, 3), b"packet"), None, "the gate key counts");
+        assert_eq!(claimed(gate(2, 2), b"packet"), None, "the server's key counts");
+    }
+
+    #[test]
+    fn a_pseudonym_depends_on_all_four_keys() {
+        let of = |server: u8, gate: u8, client: u8, psk: u8| {
+            let keys = [server, client].map(|byte| PublicKey([byte; 32]));
+            pseudonym(&keys[0], &Secret::new([gate; 32]), &keys[1], &Secret::new([psk; 32]))
+        };
+        let others = [of(9, 2, 3, 4), of(1, 9, 3, 4), of(1, 2, 9, 4), of(1, 2, 3, 9), of(1, 3, 2, 4)];
+        assert!(others.iter().all(|other| *other != of(1, 2, 3, 4)));
     }
 
     #[test]

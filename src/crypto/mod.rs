@@ -11,7 +11,7 @@ pub mod passphrase;
 mod secret;
 mod stream;
 
-pub use gate::{Code, Gate, GateKey, MAC1_LEN, Mac1};
+pub use gate::{Code, Gate, GateKey, MAC1_LEN, Mac1, Pseudonym, pseudonym};
 pub use hash::derive;
 pub(crate) use hash::{Keyed, code, keyed, sha256};
 pub use keys::{KeyPair, PublicKey};

@@ -1,7 +1,9 @@
-//! How many Diffie-Hellmans strangers may cost: a rate for all of them, and a share of it for each network.
+//! How many Diffie-Hellmans packets may cost: a rate for all of them, and a share of it for each network, or for each client
+//! where packets say whose they are.
 //!
 //! Over budget means that this packet is let go of, nothing else: no network is ever banned, because a ban is
-//! what a forged source address would be used for.
+//! what a forged source address would be used for. A client's share needs no address at all, and cannot be spent by who
+//! forges one.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -13,9 +15,10 @@ use super::hash::Seeded;
 /// How many handshakes a second are worked on. Each rate allows a burst of one second's worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// From all sources together. One costs an X25519 operation, a client's first one two; each is some 0.05 ms.
+    /// All together. One costs an X25519 operation, a client's first one two; each is some 0.05 ms.
     pub all: NonZeroU32,
-    /// From one IPv4 address, or from one IPv6 network with a prefix of 56 bits.
+    /// In the name of one client; where packets name none, from one IPv4 address, or from one IPv6 network with a prefix
+    /// of 56 bits.
     pub source: NonZeroU32,
 }
 
@@ -32,9 +35,7 @@ impl Default for Rates {
 /// flood from many sources cannot win fresh buckets. Two networks share a bucket with a chance of 1 in
 /// [`MAX_BUCKETS`], which nobody can aim at.
 pub(super) struct Budget {
-    all: Pace,
-    all_due: u64,
-    source: Pace,
+    whole: Whole,
     source_due: Box<[u64]>,
     hash: Seeded,
 }
@@ -44,24 +45,49 @@ pub(super) const MAX_BUCKETS: usize = 16_384;
 
 impl Budget {
     pub(super) fn new(rates: Rates, hash: Seeded) -> Self {
-        Self {
-            all: Pace::new(rates.all),
-            all_due: 0,
-            source: Pace::new(rates.source),
-            source_due: vec![0; MAX_BUCKETS].into_boxed_slice(),
-            hash,
-        }
+        Self { whole: Whole::new(rates), source_due: vec![0; MAX_BUCKETS].into_boxed_slice(), hash }
     }
 
     /// Whether a packet from `source` may cost a Diffie-Hellman now. Only an admitted packet counts.
     pub(super) fn admit(&mut self, source: IpAddr, uptime: Duration) -> bool {
-        let now = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX);
         let slot = slot(&self.hash, source);
-        let Some(due) = self.source_due.get_mut(slot) else { return false };
-        // The network's own bucket first: who has used up his share takes nothing from the others.
-        match (self.source.next(*due, now), self.all.next(self.all_due, now)) {
-            (Some(source_due), Some(all_due)) => {
-                (*due, self.all_due) = (source_due, all_due);
+        self.source_due.get_mut(slot).is_some_and(|due| self.whole.admit(due, uptime))
+    }
+
+    /// Takes so many handshakes more, for a packet that was admitted and costs more than one. Where there are none left
+    /// the packets after it wait.
+    pub(super) fn charge(&mut self, source: IpAddr, uptime: Duration, handshakes: u32) {
+        let now = nanos(uptime);
+        let slot = slot(&self.hash, source);
+        let later = |due: u64, pace: Pace| {
+            due.max(now).saturating_add(pace.interval.saturating_mul(handshakes.into()))
+        };
+        self.whole.all_due = later(self.whole.all_due, self.whole.all);
+        if let Some(due) = self.source_due.get_mut(slot) {
+            *due = later(*due, self.whole.share);
+        }
+    }
+}
+
+/// The bucket of all, and how fast those of the shares are filled, which lie elsewhere.
+pub(super) struct Whole {
+    all: Pace,
+    all_due: u64,
+    share: Pace,
+}
+
+impl Whole {
+    pub(super) fn new(rates: Rates) -> Self {
+        Self { all: Pace::new(rates.all), all_due: 0, share: Pace::new(rates.source) }
+    }
+
+    /// Whether a packet may cost a Diffie-Hellman now, when `due` is the bucket of the share that it falls into.
+    pub(super) fn admit(&mut self, due: &mut u64, uptime: Duration) -> bool {
+        let now = nanos(uptime);
+        // Its own bucket first: who has used up his share takes nothing from the others.
+        match (self.share.next(*due, now), self.all.next(self.all_due, now)) {
+            (Some(share_due), Some(all_due)) => {
+                (*due, self.all_due) = (share_due, all_due);
                 true
             }
             _ => false,
@@ -69,20 +95,8 @@ impl Budget {
     }
 }
 
-impl Budget {
-    /// Takes so many handshakes more, for a packet that was admitted and costs more than one. Where there are none left
-    /// the packets after it wait.
-    pub(super) fn charge(&mut self, source: IpAddr, uptime: Duration, handshakes: u32) {
-        let now = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX);
-        let slot = slot(&self.hash, source);
-        let later = |due: u64, pace: Pace| {
-            due.max(now).saturating_add(pace.interval.saturating_mul(handshakes.into()))
-        };
-        self.all_due = later(self.all_due, self.all);
-        if let Some(due) = self.source_due.get_mut(slot) {
-            *due = later(*due, self.source);
-        }
-    }
+fn nanos(uptime: Duration) -> u64 {
+    u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Where the bucket of `source` is. IPv6: the first 56 bits, the most that one customer usually gets (RFC 6177).

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::crypto::{Gate, GateKey, KeyPair, Mac1};
+use crate::crypto::{GateKey, KeyPair, Mac1};
 use crate::frame::{Body, Segment};
 use crate::time::{Now, Timestamp};
 use crate::x509::chain::Authorities;
@@ -68,7 +68,6 @@ impl Listener {
         gate: &GateKey,
         clients: impl IntoIterator<Item = spa::ClientKeys>,
     ) -> Self {
-        let gate = Gate::new(&server.public(), gate);
         self.spa = Some(spa::Decoder::new(server, gate, clients, self.hash));
         self
     }
@@ -190,7 +189,7 @@ impl Listener {
             (None, Some(cert)) => cert.code(payload)?,
             (None, None) => return Err(Drop::Method),
         };
-        let spa = self.spa.as_mut().map(|spa| spa.receive(payload, &code, source, now, &mut self.turnstile));
+        let spa = self.spa.as_mut().map(|spa| spa.receive(payload, &code, now, &mut self.turnstile));
         match (spa, &mut self.cert) {
             (None | Some(Err(Drop::Mac)), Some(cert)) => {
                 cert.receive(payload, &code, source, now, &mut self.turnstile)

@@ -212,11 +212,11 @@ pub enum Drop {
     Mac,
     /// A copy of a recent packet. Clients send each knock up to three times.
     Repeat,
-    /// More Diffie-Hellmans than the limits allow, of this network or altogether.
+    /// More Diffie-Hellmans than the limits allow, of this client or network or altogether.
     Budget,
     /// Not sealed to this server's key, or not by the client that it names, or with another psk.
     Key,
-    /// Sealed by a key that no profile has.
+    /// In the name of a client that no profile has, or sealed by another key than that of the client which it names.
     UnknownClient,
     /// A SYN that carries no code which is good now.
     Code,
@@ -300,7 +300,7 @@ impl Drop {
             }
             Self::Repeat => "a copy of a packet that came before it; clients send each knock three times",
             Self::Budget => {
-                "over the limit on handshakes, of this network or of all; raise handshakes_per_source or \
+                "over the limit on handshakes, of this client or network or of all; raise handshakes_per_source or \
                  handshakes_per_second if these are your clients"
             }
             Self::Key => {
@@ -308,7 +308,7 @@ impl Drop {
                  bundle for the client"
             }
             Self::UnknownClient => {
-                "sealed by a key that no enabled profile with this method has; look at the profile's public_key, \
+                "from a client that no enabled profile with this method has; look at the profile's public_key, psk, \
                  enabled and methods"
             }
             Self::Code => {

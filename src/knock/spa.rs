@@ -9,10 +9,11 @@
 //! 0      32    e_masked     the ephemeral public key XOR HMAC(K_mask, tag), tag = last 16 bytes of enc_payload
 //! 32     48    enc_s        the client's static public key, sealed under es
 //! 80     P+16  enc_payload  the plaintext, sealed under es, ss and psk
-//! 96+P   16    mac1         HMAC(K_mac1, everything before it)[0..16]
+//! 96+P   16    mac1         HMAC(K_mac1, everything before it)[0..16] XOR (8 zero bytes || pseudonym)
 //!
 //! prologue = "knockd-rs/1" || 0x01     S = the server's public key, G = the gate key
 //! K_mac1 = SHA256("knockd-rs v1 mac1" || S || G)     K_mask = SHA256("knockd-rs v1 mask" || S || G)
+//! pseudonym = HMAC(psk, "knockd-rs v1 client" || S || G || C)[0..8]     C = the client's public key
 //!
 //! plaintext, P bytes
 //! 0      37+5n the request: see `head.rs`
@@ -20,17 +21,16 @@
 //! ```
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use crate::crypto::noise::{self, Psk, Responder, SEALED_KEY_LEN, TAG_LEN};
-use crate::crypto::{Code, Gate, GateKey, KeyPair, MAC1_LEN, Mac1, PublicKey, Secret};
+use crate::crypto::{Code, Gate, GateKey, KeyPair, MAC1_LEN, Mac1, Pseudonym, PublicKey, Secret, pseudonym};
 use crate::time::{Now, Timestamp};
 
 use super::hash::Seeded;
-use super::turnstile::Turnstile;
+use super::turnstile::{Spent, Turnstile};
 use super::{Ask, Authentic, Drop, Freshness, Method, head};
 
 pub use head::{SealError, VERSION};
@@ -93,7 +93,16 @@ pub fn seal(
     let plain = encode(ask, counter, payload_len)?;
     let message =
         noise::write(PROLOGUE, &client.keys, &client.server, &client.psk, &KeyPair::from(ephemeral), &plain);
-    Ok(Gate::new(&client.server, &client.gate).wrap(message.ok_or(SealError::ServerKey)?))
+    let gate = Gate::new(&client.server, &client.gate);
+    Ok(gate.wrap_for(&client.pseudonym(), message.ok_or(SealError::ServerKey)?))
+}
+
+impl ClientIdentity {
+    /// What the server knows this client by before it has opened a packet.
+    #[must_use]
+    pub fn pseudonym(&self) -> Pseudonym {
+        pseudonym(&self.server, &self.gate, &self.keys.public(), &self.psk)
+    }
 }
 
 /// The counter of a client's next knock: the time, or just above its last counter where the clock was set back.
@@ -131,11 +140,13 @@ pub struct ClientKeys {
     pub freshness: Freshness,
 }
 
-/// A client, and the secret shared with it once it was computed.
+/// A client, the secret shared with it once it was computed, and what it has spent of its share of handshakes.
 struct Client {
+    public: PublicKey,
     psk: Psk,
     freshness: Freshness,
     shared: Option<Secret<32>>,
+    spent: Spent,
 }
 
 /// Datagrams in, requests out. Cheapest check first; a stranger's packet costs one HMAC.
@@ -144,21 +155,23 @@ struct Client {
 pub(super) struct Decoder {
     gate: Gate,
     responder: Responder,
-    clients: HashMap<PublicKey, Client, Seeded>,
+    clients: HashMap<Pseudonym, Client, Seeded>,
 }
 
 impl Decoder {
     /// A decoder that knows these clients.
     pub(super) fn new(
         server: KeyPair,
-        gate: Gate,
+        gate: &GateKey,
         clients: impl IntoIterator<Item = ClientKeys>,
         hash: Seeded,
     ) -> Self {
         let mut table = HashMap::with_hasher(hash);
         for ClientKeys { public, psk, freshness } in clients {
-            table.insert(public, Client { psk, freshness, shared: None });
+            let known_by = pseudonym(&server.public(), gate, &public, &psk);
+            table.insert(known_by, Client { public, psk, freshness, shared: None, spent: Spent::default() });
         }
+        let gate = Gate::new(&server.public(), gate);
         Self { gate, responder: Responder::new(PROLOGUE, server), clients: table }
     }
 
@@ -167,29 +180,29 @@ impl Decoder {
         Packet::split(payload).map(|packet| self.gate.code(packet.body)).ok_or(Drop::Length)
     }
 
-    /// Length, mac1, turnstile, keys: everything that a stranger's packet can fail at. Then version, flags, entries
+    /// Length, mac1 and whose it is, turnstile, keys: everything that a stranger's packet can fail at. Then version, flags, entries
     /// and padding, which a client's packet can fail at.
     pub(super) fn receive(
         &mut self,
         payload: &[u8],
         code: &Code,
-        source: IpAddr,
         now: Now,
         turnstile: &mut Turnstile,
     ) -> Result<Authentic, Drop> {
         let packet = Packet::split(payload).ok_or(Drop::Length)?;
-        if !self.gate.admits(code, packet.mac1) {
-            return Err(Drop::Mac);
-        }
-        turnstile.pass(packet.mac1, source, now.uptime)?;
+        let claimed = self.gate.claimed(code, packet.mac1).ok_or(Drop::Mac)?;
+        let client = self.clients.get_mut(&claimed).ok_or(Drop::UnknownClient)?;
+        turnstile.pass_client(packet.mac1, &mut client.spent, now.uptime)?;
         let ephemeral = self.gate.mask(packet.tag, packet.masked);
         let claim = self.responder.claim(&ephemeral, packet.sealed_key).ok_or(Drop::Key)?;
-        let client = self.clients.get_mut(&claim.client()).ok_or(Drop::UnknownClient)?;
+        if claim.client() != client.public {
+            return Err(Drop::UnknownClient);
+        }
         let shared = match &client.shared {
             Some(shared) => shared,
-            None => client.shared.insert(self.responder.shared(&claim.client()).ok_or(Drop::Key)?),
+            None => client.shared.insert(self.responder.shared(&client.public).ok_or(Drop::Key)?),
         };
-        let (public, freshness) = (claim.client(), client.freshness);
+        let (public, freshness) = (client.public, client.freshness);
         let plain = claim.open(shared, &client.psk, packet.sealed_payload).ok_or(Drop::Key)?;
         Ok(Authentic {
             client: public.into(),

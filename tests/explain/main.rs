@@ -163,7 +163,7 @@ fn of_one_profile_its_own_packets_are_shown_and_those_that_nobody_can_tell() {
     assert_eq!(laptop.len(), spa_knocks().frames().len() + 1);
     assert!(phone.iter().all(|packet| packet["profile"].is_null()));
     let reasons: Vec<&str> = phone.iter().filter_map(|packet| packet["reason"].as_str()).collect();
-    assert_eq!(reasons, ["repeat", "mac", "unknown-client", "budget", "key"]);
+    assert_eq!(reasons, ["repeat", "mac", "unknown-client", "unknown-client", "budget", "key"]);
     let output = explain(server.path(), &fixture("spa"), &["--profile", "nobody"]);
     assert_eq!(stderr(&output), "knockd-rs: there is no profile `nobody`; see `knockd-rs profile list`\n");
 }

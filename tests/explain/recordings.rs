@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-use knockd_rs::crypto::{Gate, KeyPair, Secret, noise};
+use knockd_rs::crypto::{Gate, KeyPair, Pseudonym, Secret, noise, pseudonym};
 use knockd_rs::knock::syn::{CodeKey, Slot};
 use knockd_rs::knock::{Ground, spa, totp};
 use knockd_rs::time::Timestamp;
@@ -98,13 +98,25 @@ fn plaintext(counter: u64) -> [u8; 64] {
 
 /// Seals any plaintext, the wrong ones too.
 fn sealed(own: &KeyPair, psk: &Secret<32>, ephemeral: u8, plain: &[u8]) -> Vec<u8> {
+    let known_by = pseudonym(&server().public(), &gate(), &own.public(), psk);
+    sealed_in_the_name_of(&known_by, own, psk, ephemeral, plain)
+}
+
+/// The same, by somebody who holds the gate key and has seen a packet of that client.
+fn sealed_in_the_name_of(
+    known_by: &Pseudonym,
+    own: &KeyPair,
+    psk: &Secret<32>,
+    ephemeral: u8,
+    plain: &[u8],
+) -> Vec<u8> {
     let ephemeral = KeyPair::from_seed([ephemeral; 32]);
     let message = noise::write(spa::PROLOGUE, own, &server().public(), psk, &ephemeral, plain).unwrap();
     let gate = Gate::new(&server().public(), &gate());
     let tag: [u8; 16] = *message.last_chunk().unwrap();
     let masked = gate.mask(&tag, message.first_chunk().unwrap());
     let body = [&masked[..], &message[32..]].concat();
-    [&body[..], &gate.mac1(&body)].concat()
+    [&body[..], &gate.mac1(known_by, &body)].concat()
 }
 
 /// Frames that hold no segment, and segments that no method would send.
@@ -187,9 +199,12 @@ pub(crate) fn spa_knocks() -> Recording {
     let stranger = KeyPair::from_seed([7; 32]);
     let of_stranger = sealed(&stranger, &none, 3, &plaintext(recording.nanos()));
     recording.after(11_000).datagram("dropped client unknown-client", STRANGER, PORT, &of_stranger);
-    let at_once = sealed(&stranger, &none, 4, &plaintext(recording.nanos()));
-    recording.after(1).datagram("dropped budget budget", STRANGER, PORT, &at_once);
-    let other_psk = sealed(&own, &none, 5, &plaintext(recording.nanos()));
+    let known_by = pseudonym(&server().public(), &gate(), &own.public(), &psk);
+    let of_stranger = sealed_in_the_name_of(&known_by, &stranger, &none, 8, &plaintext(recording.nanos()));
+    recording.after(1).datagram("dropped client unknown-client", STRANGER, PORT, &of_stranger);
+    let at_once = sealed(&own, &psk, 4, &plaintext(recording.nanos()));
+    recording.after(1).datagram("dropped budget budget", CLIENT, PORT, &at_once);
+    let other_psk = sealed_in_the_name_of(&known_by, &own, &none, 5, &plaintext(recording.nanos()));
     recording.after(11_000).datagram("dropped key key", CLIENT, PORT, &other_psk);
     for (number, by, expected) in
         [(6, -3600, "refused freshness stale"), (7, 3600, "refused freshness ahead")]

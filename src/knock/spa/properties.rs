@@ -1,5 +1,7 @@
 //! What holds for every knock, rather than for the examples in `tests.rs`.
 
+use std::net::IpAddr;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -83,8 +85,8 @@ proptest! {
             packet.resize(len, 0);
         }
         if let (true, Some((body, mac1))) = (mended, packet.split_last_chunk_mut::<MAC1_LEN>()) {
-            // By somebody who holds the gate key.
-            *mac1 = Gate::new(&identity().server, &identity().gate).mac1(body);
+            // By somebody who holds the gate key and has seen a packet.
+            *mac1 = Gate::new(&identity().server, &identity().gate).mac1(&identity().pseudonym(), body);
         }
         let outcome = decoder().receive(&segment(&packet), now());
         // Damage to mac1 alone is mended, and two edits may cancel each other.

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::crypto::sha256;
 use crate::frame::{Body, Segment};
@@ -79,9 +81,15 @@ fn packet(seconds: u64) -> Vec<u8> {
 
 /// A packet with this plaintext, sealed by the usual client.
 pub(super) fn packet_of(plain: &[u8]) -> Vec<u8> {
-    let ClientIdentity { keys, psk, server, gate } = identity();
+    let ClientIdentity { keys, psk, server, .. } = identity();
     let message = noise::write(PROLOGUE, &keys, &server, &psk, &KeyPair::from(ephemeral(0)), plain).unwrap();
-    Gate::new(&server, &gate).wrap(message)
+    in_its_name(message)
+}
+
+/// A message as a packet in the name of the usual client, by somebody who holds the gate key and has seen one of its packets.
+fn in_its_name(message: Vec<u8>) -> Vec<u8> {
+    let ClientIdentity { server, gate, .. } = identity();
+    Gate::new(&server, &gate).wrap_for(&identity().pseudonym(), message)
 }
 
 /// The usual plaintext with some bytes changed.
@@ -232,7 +240,9 @@ fn every_flipped_bit_is_noticed_at_the_gate() {
     for bit in 0..8 * packet.len() {
         let mut flipped = packet.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(decoder.receive(&segment(&flipped), now()), Outcome::Dropped(Drop::Mac), "bit {bit}");
+        // The last eight bytes say who it is from, and nobody is there of that name.
+        let expected = if bit / 8 < packet.len() - 8 { Drop::Mac } else { Drop::UnknownClient };
+        assert_eq!(decoder.receive(&segment(&flipped), now()), Outcome::Dropped(expected), "bit {bit}");
     }
     knock(decoder.receive(&segment(&packet), now()));
 }
@@ -244,7 +254,7 @@ fn every_flipped_bit_is_noticed_behind_the_gate_too() {
     for bit in 0..8 * (packet.len() - MAC1_LEN) {
         let mut flipped = packet[..packet.len() - MAC1_LEN].to_vec();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        let mac1 = gate.mac1(&flipped);
+        let mac1 = gate.mac1(&identity().pseudonym(), &flipped);
         flipped.extend_from_slice(&mac1);
         assert_eq!(decoder.receive(&segment(&flipped), now()), Outcome::Dropped(Drop::Key), "bit {bit}");
     }
@@ -261,45 +271,55 @@ fn whoever_holds_one_key_too_few_is_dropped() {
         ("no psk", ClientIdentity { psk: Secret::new([0; 32]), ..identity() }, Drop::Key),
         ("client", ClientIdentity { keys: other.clone(), ..identity() }, Drop::UnknownClient),
     ];
+    let plain = encode(&ask(), NOON, 64).unwrap();
     for (missing, client, drop) in story {
         let packet = seal(&ask(), NOON, &client, ephemeral(1), 64).unwrap();
-        assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(drop), "{missing}");
+        let at_the_gate = if drop == Drop::Mac { drop } else { Drop::UnknownClient };
+        assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(at_the_gate), "{missing}");
+        if drop != Drop::Mac {
+            // The same, where the pseudonym is known.
+            let ClientIdentity { keys, psk, server, .. } = client;
+            let message = noise::write(PROLOGUE, &keys, &server, &psk, &KeyPair::from(ephemeral(1)), &plain);
+            let packet = in_its_name(message.unwrap());
+            assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(drop), "{missing}");
+        }
     }
     // The right gate, and another server's key inside.
-    let ClientIdentity { keys, psk, server, gate } = identity();
-    let plain = encode(&ask(), NOON, 64).unwrap();
+    let ClientIdentity { keys, psk, .. } = identity();
     let message =
         noise::write(PROLOGUE, &keys, &other.public(), &psk, &KeyPair::from(ephemeral(1)), &plain).unwrap();
-    let packet = Gate::new(&server, &gate).wrap(message);
-    assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(Drop::Key));
+    assert_eq!(decoder().receive(&segment(&in_its_name(message)), now()), Outcome::Dropped(Drop::Key));
 }
 
 #[test]
 fn a_message_of_another_version_of_the_protocol_is_dropped() {
-    let ClientIdentity { keys, psk, server, gate } = identity();
+    let ClientIdentity { keys, psk, server, .. } = identity();
     let plain = encode(&ask(), NOON, 64).unwrap();
     let message =
         noise::write(b"knockd-rs/1\x02", &keys, &server, &psk, &KeyPair::from(ephemeral(1)), &plain).unwrap();
-    let packet = Gate::new(&server, &gate).wrap(message);
-    assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(Drop::Key));
+    assert_eq!(decoder().receive(&segment(&in_its_name(message)), now()), Outcome::Dropped(Drop::Key));
 }
 
 #[test]
 fn an_ephemeral_key_of_small_order_is_dropped() {
     let mut message = packet(0)[..MIN_LEN - MAC1_LEN].to_vec();
     message[..32].fill(0);
-    let packet = Gate::new(&server().public(), &identity().gate).wrap(message);
-    assert_eq!(decoder().receive(&segment(&packet), now()), Outcome::Dropped(Drop::Key));
+    assert_eq!(decoder().receive(&segment(&in_its_name(message)), now()), Outcome::Dropped(Drop::Key));
 }
 
 #[test]
 fn a_profile_whose_key_is_of_small_order_lets_nobody_in() {
-    let gate = identity().gate;
+    let ClientIdentity { keys: own, psk, server: public, gate } = identity();
     let keys =
         ClientKeys { public: PublicKey([0; 32]), psk: Secret::new([0; 32]), freshness: Freshness::default() };
+    let known_by = pseudonym(&public, &gate, &keys.public, &keys.psk);
     let mut decoder = Listener::new(Rates::default(), [9; 16], BUILT).with_spa(server(), &gate, [keys]);
     assert!(server().agree(&PublicKey([0; 32])).is_none());
     assert_eq!(decoder.receive(&segment(&packet(0)), now()), Outcome::Dropped(Drop::UnknownClient));
+    let plain = encode(&ask(), NOON, 64).unwrap();
+    let message = noise::write(PROLOGUE, &own, &public, &psk, &KeyPair::from(ephemeral(1)), &plain).unwrap();
+    let packet = Gate::new(&public, &gate).wrap_for(&known_by, message);
+    assert_eq!(decoder.receive(&segment(&packet), now()), Outcome::Dropped(Drop::UnknownClient));
 }
 
 #[test]
@@ -323,17 +343,36 @@ fn a_copy_that_outlives_the_ring_meets_the_counter() {
 }
 
 #[test]
-fn a_flooding_network_leaves_the_others_their_share() {
-    let mut decoder = decoder_with(rates(20, 5));
-    let story: [(&str, u64, usize); 3] =
-        [("203.0.113.66", 0, 5), ("198.51.100.9", 20, 5), ("2001:db8::1", 40, 5)];
-    for (source, first, expected) in story {
-        let outcomes = (first..first + 20).map(|n| decoder.receive(&segment_from(source, &packet(n)), now()));
-        let (admitted, refused): (Vec<_>, Vec<_>) =
-            outcomes.partition(|outcome| matches!(outcome, Outcome::Knock(_)));
-        assert_eq!(admitted.len(), expected, "{source}");
-        assert!(refused.iter().all(|outcome| *outcome == Outcome::Dropped(Drop::Budget)));
+fn a_flooding_client_leaves_the_others_their_share_wherever_it_sends_from() {
+    let other = ClientIdentity { keys: KeyPair::from_seed([0x55; 32]), ..identity() };
+    let keys = [identity(), other.clone()].map(|ClientIdentity { keys, psk, .. }| ClientKeys {
+        public: keys.public(),
+        psk,
+        freshness: Freshness::default(),
+    });
+    let mut decoder = Listener::new(rates(20, 5), [9; 16], BUILT).with_spa(server(), &identity().gate, keys);
+    // One robbed client, a thousand addresses, that of the honest one among them.
+    for number in 0..1000u64 {
+        let source = IpAddr::from([203, 0, (number / 250) as u8, (number % 250) as u8]);
+        let packet = packet(number);
+        let outcome = decoder.receive(&Segment { source, ..segment(&packet) }, now());
+        let expected = |outcome: &Outcome| match number {
+            0..5 => matches!(outcome, Outcome::Knock(_)),
+            _ => *outcome == Outcome::Dropped(Drop::Budget),
+        };
+        assert!(expected(&outcome), "{number}: {outcome:?}");
     }
+    let packet = seal(&ask(), NOON, &other, ephemeral(2000), DEFAULT_PAYLOAD).unwrap();
+    knock(decoder.receive(&segment_from("203.0.0.1", &packet), now()));
+}
+
+#[test]
+fn all_clients_together_are_held_to_the_whole_rate() {
+    let mut decoder = decoder_with(rates(3, 3));
+    for number in 0..3 {
+        knock(decoder.receive(&segment(&packet(number)), now()));
+    }
+    assert_eq!(decoder.receive(&segment(&packet(3)), now()), Outcome::Dropped(Drop::Budget));
 }
 
 #[test]
@@ -346,10 +385,14 @@ fn the_copy_of_a_knock_that_was_over_budget_is_its_second_chance() {
 }
 
 #[test]
-fn strangers_never_reach_the_budget() {
+fn strangers_never_reach_the_budget_and_former_clients_neither() {
     let mut decoder = decoder_with(rates(1, 1));
+    let former = ClientIdentity { keys: KeyPair::from_seed([0x55; 32]), ..identity() };
     for number in 0..100u8 {
         assert_eq!(decoder.receive(&segment(&[number; 176]), now()), Outcome::Dropped(Drop::Mac));
+        // It still holds the gate key, and no profile holds it.
+        let packet = seal(&ask(), NOON, &former, ephemeral(number.into()), DEFAULT_PAYLOAD).unwrap();
+        assert_eq!(decoder.receive(&segment(&packet), now()), Outcome::Dropped(Drop::UnknownClient));
     }
     knock(decoder.receive(&segment(&packet(0)), now()));
 }

@@ -37,6 +37,8 @@ pub struct Settings {
 pub struct Ours {
     running: Running,
     identity: ClientIdentity,
+    /// Another client, whose keys somebody else has as well.
+    robbed: ClientIdentity,
     last: Option<Timestamp>,
     /// From the start of the program until it took commands.
     pub start_up: Duration,
@@ -55,7 +57,7 @@ impl Ours {
         server.run(
             "
             nft delete table inet knockd-rs 2>/dev/null || true
-            rm -rf /etc/knockd-rs/* /var/lib/knockd-rs /root/bench.knock",
+            rm -rf /etc/knockd-rs/* /var/lib/knockd-rs /root/*.knock",
         )?;
         let handshakes = settings
             .handshakes
@@ -66,6 +68,7 @@ impl Ours {
         );
         fs::write(server.path(&format!("{DIRECTORY}/knockd-rs.toml")), text)?;
         server.run(&format!("
+            knockd-rs profile add robbed --open tcp/1
             knockd-rs profile add bench --open tcp/{PORT} --open tcp/30000-60000 --max-duration 1h --many
             cd {DIRECTORY}/profiles.d
             sed -i 's/^#max_grants.*/max_grants = 65535/; s/^#methods.*/methods = [\"spa\", \"syn\", \"sequence\"]/' bench.toml"))?;
@@ -73,8 +76,8 @@ impl Ours {
         let mut running = server.start("/usr/local/bin/knockd-rs run", "/var/log/knockd-rs.log")?;
         let start_up =
             running.await_ready(Duration::from_secs(120), |running| running.log().contains("listening: "))?;
-        let identity = identity(machines)?;
-        Ok(Self { running, identity, last: None, start_up })
+        let [identity, robbed] = [identity(machines, "bench")?, identity(machines, "robbed")?];
+        Ok(Self { running, identity, robbed, last: None, start_up })
     }
 
     /// A sealed request.
@@ -100,14 +103,13 @@ impl Ours {
         })
     }
 
-    /// Packets of somebody who robbed a client of the secret that all of them share, and of no private key: the first
-    /// check holds, and costs the server its dearest one.
+    /// Packets of somebody who robbed another client: the first checks hold, and would cost the server its dearest one.
     pub fn robbed_packets(&self, count: usize) -> Outcome<Vec<Vec<u8>>> {
-        let gate = Gate::new(&self.identity.server, &self.identity.gate);
+        let gate = Gate::new(&self.robbed.server, &self.robbed.gate);
         (0..count)
             .map(|_| {
                 let mut packet = random_bytes(LENGTH - 16)?;
-                let mac1 = gate.mac1(&packet);
+                let mac1 = gate.mac1(&self.robbed.pseudonym(), &packet);
                 packet.extend_from_slice(&mac1);
                 Ok(packet)
             })
@@ -139,10 +141,11 @@ impl Contender for Ours {
     }
 }
 
-fn identity(machines: &Machines) -> Outcome<ClientIdentity> {
+fn identity(machines: &Machines, name: &str) -> Outcome<ClientIdentity> {
     let broken = |errors: Vec<_>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let bundle = machines.server().path(&format!("{DIRECTORY}/profiles.d/bench.knock"));
-    let bundle = if bundle.exists() { bundle } else { machines.server().path("/root/bench.knock") };
+    let bundle = machines.server().path(&format!("{DIRECTORY}/profiles.d/{name}.knock"));
+    let bundle =
+        if bundle.exists() { bundle } else { machines.server().path(&format!("/root/{name}.knock")) };
     let Carried::Open(bundle) = load_carried(&bundle).map_err(broken)? else {
         return Err("the bundle is under a passphrase".into());
     };
