@@ -32,6 +32,10 @@ bench: ## what knocking costs on this machine, beside fwknopd and knockd (QUICK=
 	$(if $(QUICK)$(ONLY),,tests/bench)
 	tests/evidence $(if $(QUICK),--quick) $(ONLY)
 
+soak: ## an hour of junk and real knocks; fails where anything grows or is unanswered (MINUTES=60)
+	tests/install-deps bench
+	tests/evidence soak $(or $(MINUTES),60)
+
 deb: ## the Debian package, in the directory above
 	tests/install-deps deb
 	dpkg-buildpackage -b -uc -us $(shell command -v rustup >/dev/null && echo -Ppkg.knockd-rs.rustup)
@@ -59,4 +63,4 @@ install-deps: ## only installs what the targets above need
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help build lib demo test fuzz bench deb package-test vm-test autopkgtest reproducible repo install-deps clean
+.PHONY: help build lib demo test fuzz bench soak deb package-test vm-test autopkgtest reproducible repo install-deps clean

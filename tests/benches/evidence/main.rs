@@ -18,12 +18,14 @@ mod loss;
 mod machine;
 mod probe;
 mod results;
+mod soak;
 mod svg;
 mod traffic;
 mod watch;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use machine::Machines;
 use results::Results;
@@ -37,6 +39,8 @@ pub struct Setting {
     pub machines: Machines,
     /// Fewer rounds and cases.
     pub is_quick: bool,
+    /// How long the soak lasts.
+    pub length: Duration,
 }
 
 impl Setting {
@@ -57,7 +61,11 @@ const SUBJECTS: [(&str, Subject); 5] = [
     ("loss", loss::run),
 ];
 
-const USAGE: &str = "usage: evidence SERVER-PID CLIENT-PID PROGRAM FOLDER [--quick] [SUBJECT...]";
+/// The one that judges, and takes an hour: only where it is asked for, alone, with results in a folder of its own.
+const SOAK: &str = "soak";
+
+const USAGE: &str =
+    "usage: evidence SERVER-PID CLIENT-PID PROGRAM FOLDER [--quick] [SUBJECT...] | ... FOLDER soak MINUTES";
 
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -68,26 +76,38 @@ fn main() -> Outcome<()> {
         println!("evidence: left out: it needs two machines; `make bench` makes them and runs it");
         return Ok(());
     };
-    let is_quick = rest.iter().any(|word| word == "--quick");
-    let chosen: Vec<&String> = rest.iter().filter(|word| *word != "--quick").collect();
-    if let Some(unknown) = chosen.iter().find(|word| !SUBJECTS.iter().any(|(name, _)| name == *word)) {
-        let names: Vec<&str> = SUBJECTS.iter().map(|(name, _)| *name).collect();
-        return Err(format!("there is no subject {unknown}; there are {}\n{USAGE}", names.join(", ")).into());
-    }
     let machines = Machines::new(server, client, program)?;
     machines.serve(&contenders::PORTS)?;
     machines.enter_client()?;
     machine::allow_many_files()?;
-    let setting = Setting { machines, is_quick };
-    let mut results = Results::new(PathBuf::from(folder), is_quick)?;
+    let folder = PathBuf::from(folder);
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    if let [SOAK, minutes] = rest.as_slice() {
+        let minutes: u32 =
+            minutes.parse().map_err(|_| format!("{minutes}: not a number of minutes\n{USAGE}"))?;
+        let setting = Setting { machines, is_quick: false, length: Duration::from_secs(60) * minutes };
+        return soak::run(&setting, &mut Results::new(folder.join(SOAK), false)?);
+    }
+    let is_quick = rest.contains(&"--quick");
+    let chosen: Vec<&str> = rest.into_iter().filter(|word| *word != "--quick").collect();
+    measure(&Setting { machines, is_quick, length: Duration::ZERO }, &chosen, folder)
+}
+
+/// The subjects that are asked for, or all of them.
+fn measure(setting: &Setting, chosen: &[&str], folder: PathBuf) -> Outcome<()> {
+    if let Some(unknown) = chosen.iter().find(|word| !SUBJECTS.iter().any(|(name, _)| name == *word)) {
+        let names: Vec<&str> = SUBJECTS.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no subject {unknown}; there are {}\n{USAGE}", names.join(", ")).into());
+    }
+    let mut results = Results::new(folder.clone(), setting.is_quick)?;
     for (name, subject) in SUBJECTS {
-        if chosen.is_empty() || chosen.iter().any(|word| *word == name) {
+        if chosen.is_empty() || chosen.contains(&name) {
             let started = std::time::Instant::now();
-            subject(&setting, &mut results).map_err(|error| format!("{name}: {error}"))?;
+            subject(setting, &mut results).map_err(|error| format!("{name}: {error}"))?;
             results.finish(name)?;
             println!("  {name} took {:.0} s", started.elapsed().as_secs_f64());
         }
     }
-    println!("\nJSON lines and plots are in {folder}");
+    println!("\nJSON lines and plots are in {}", folder.display());
     Ok(())
 }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, se
 use crate::Outcome;
 use crate::machine::SERVER;
 
-/// How long a stream lasts at most, whatever becomes of who started it.
+/// How long a stream lasts at most unless it is told, whatever becomes of who started it.
 const LONGEST: Duration = Duration::from_secs(120);
 /// How many packets are sent between two looks at the clock.
 const BURST: u32 = 32;
@@ -53,8 +53,26 @@ impl Junk {
         Self((0..sources.max(50_000)).map(packet).collect())
     }
 
+    /// Several kinds in one stream: of each so many in a row, then of the next. The longest goes round once.
+    pub fn mixed(parts: Vec<(usize, Self)>) -> Self {
+        let longest = parts.iter().map(|(share, part)| part.0.len().div_ceil(*share)).max().unwrap_or(0);
+        let mut all: Vec<_> = parts.iter().map(|(share, part)| (*share, part.0.iter().cycle())).collect();
+        let mut packets = Vec::new();
+        for _ in 0..longest {
+            for (share, part) in &mut all {
+                packets.extend(part.by_ref().take(*share).cloned());
+            }
+        }
+        Self(packets)
+    }
+
     /// Sends it until the stream is stopped.
     pub fn stream(self, rate: Rate) -> Outcome<Stream> {
+        self.stream_for(rate, LONGEST)
+    }
+
+    /// The same, for so long at most.
+    pub fn stream_for(self, rate: Rate, longest: Duration) -> Outcome<Stream> {
         let socket =
             socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -64,11 +82,12 @@ impl Junk {
         let thread = spawn(move || {
             let mut packets = self.0.iter().cycle();
             let mut sent = 0_u64;
-            while !stop.load(Ordering::Relaxed) && started.elapsed() < LONGEST {
+            while !stop.load(Ordering::Relaxed) && started.elapsed() < longest {
                 if let Rate::PerSecond(rate) = rate {
                     let due = started.elapsed().as_secs_f64() * f64::from(rate);
-                    if as_f64(sent) >= due {
-                        sleep(Duration::from_micros(200));
+                    let early = (as_f64(sent) - due) / f64::from(rate.max(1));
+                    if early >= 0.0 {
+                        sleep(Duration::from_secs_f64(early.clamp(0.0002, 0.1)));
                         continue;
                     }
                 }
@@ -127,7 +146,7 @@ fn ip(source: Ipv4Addr, protocol: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// UDP without a checksum, which is allowed on IPv4 (RFC 768).
-fn udp(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+pub fn udp(source: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len() + 8).unwrap_or(u16::MAX);
     let mut body = Vec::with_capacity(payload.len() + 8);
     for field in [40_000, port, length, 0] {
