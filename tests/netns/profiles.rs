@@ -179,7 +179,7 @@ fn a_removed_profiles_grants_are_gone_from_the_kernel_when_the_command_returns()
     assert!(text.contains("1 live grant of laptop ended; its knocks are refused from now on"), "{text}");
     assert!(daemon.log().contains("revoked laptop: tcp/22 for 10.77.0.2"), "{}", daemon.log());
     world.knock(&[]);
-    assert!(wait_for(SOON, || daemon.counter("dropped: unknown-client") == 1), "{}", daemon.log());
+    assert!(wait_for(SOON, || daemon.counter("dropped: unknown-client") > 0), "{}", daemon.log());
     assert_eq!((daemon.grants().len(), daemon.logged("granted ")), (0, 1));
 }
 
@@ -199,7 +199,7 @@ fn a_profile_is_removed_also_where_another_file_is_broken() {
         "{text}"
     );
     world.knock(&[]);
-    assert!(wait_for(SOON, || daemon.counter("dropped: unknown-client") == 1), "{}", daemon.log());
+    assert!(wait_for(SOON, || daemon.counter("dropped: unknown-client") > 0), "{}", daemon.log());
     // The others go on by what was in force.
     succeed(&world.client(&["knock", "second", "--no-wait"]));
     daemon.await_log("granted phone from 10.77.0.2");

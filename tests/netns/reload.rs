@@ -55,7 +55,7 @@ fn a_new_profile_can_knock_after_a_reload_and_a_removed_ones_grants_end() {
     world.enrol_as("second", "phone", &["--open", "tcp/22", "--many"]);
     succeed(&world.client(&["knock", "second", "--no-wait"]));
     assert!(daemon.grants().is_empty(), "the daemon does not know the profile yet");
-    assert_eq!(daemon.counter("dropped: unknown-client"), 1);
+    assert!(daemon.counter("dropped: unknown-client") > 0);
     daemon.reload();
     succeed(&world.client(&["knock", "second", "--no-wait", "--many", "--for", "10m"]));
     assert_eq!(daemon.grants()[0]["profile"], "phone");
