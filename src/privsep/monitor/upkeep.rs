@@ -171,6 +171,7 @@ pub(in crate::privsep) fn brief(config: &Configuration, directories: &super::Dir
         handshakes_per_source: settings.limits.handshakes_per_source,
         runtime_dir: directories.runtime.join(state::FOLDER),
         state_dir: directories.state.join(state::FOLDER),
+        boot: clock::boot(),
     }
 }
 
