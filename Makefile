@@ -23,6 +23,12 @@ test: ## everything: format, lints, all tests, both halves of the program, manua
 	tests/install-deps test
 	tests/all
 
+model: ## two models of the protocol, searched by Spin and, where it is installed, by Verifpal
+	tests/install-deps model
+	tests/model/run replay
+	@command -v verifpal >/dev/null || echo "make model: without Verifpal; the head of tests/model/run says how to get it"
+	@! command -v verifpal >/dev/null || tests/model/run stolen
+
 fuzz: ## every parser with what libFuzzer thinks of, for SECONDS=10 each
 	tests/install-deps test
 	tests/fuzz/run --seconds $(or $(SECONDS),10) --jobs 2
@@ -63,4 +69,4 @@ install-deps: ## only installs what the targets above need
 clean: ## removes what was built
 	cargo clean
 
-.PHONY: help build lib demo test fuzz bench soak deb package-test vm-test autopkgtest reproducible repo install-deps clean
+.PHONY: help build lib demo test model fuzz bench soak deb package-test vm-test autopkgtest reproducible repo install-deps clean

@@ -31,6 +31,15 @@ pub fn uptime() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// Which boot of the machine this is, by the random name that the kernel gives each. Zeros where it does not say; then
+/// all boots are one.
+#[must_use]
+pub fn boot() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
+}
+
 /// How long an answer to "is the clock synchronised" is good for: asking costs system calls, and a flood of junk
 /// must not buy one for each packet.
 const TRUST_LASTS: Duration = Duration::from_secs(1);

@@ -105,6 +105,22 @@ fn what_a_worker_may_ask_for_is_all_that_a_captured_one_gets() {
 }
 
 #[test]
+fn a_captured_worker_can_keep_a_client_out_until_an_administrator_allows_it() {
+    let world = World::new();
+    let daemon = world.daemon(GUARDED);
+    let _listener = world.listener(22);
+    let session = Session { last: true, ..Session::default() };
+    let request = Request { grant: Grant { session, ..grant() }, ..request() };
+    say(&socket_of(&daemon), &Said::Request(request).encode());
+    daemon.await_log("granted laptop from 10.77.0.2: tcp/22 for 15s");
+    world.knock(&[]);
+    daemon.await_log("its last knock was to be the last one; `knockd-rs allow laptop` lets it knock again");
+    assert_eq!(daemon.command(&["allow", "laptop"]), "laptop may knock again\n");
+    world.knock(&[]);
+    assert!(wait_for(SOON, || daemon.logged("granted laptop from 10.77.0.2") == 2), "{}", daemon.log());
+}
+
+#[test]
 fn a_request_beyond_the_profile_ends_the_service_and_opens_nothing() {
     let stranger: IpAddr = STRANGER4;
     let cases = [

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use knockd_rs::config::{self, Configuration, DEFAULT_GRACE, Device, Freshness, Mode, SERVER_KEY};
-use knockd_rs::crypto::{KeyPair, Psk};
+use knockd_rs::crypto::{KeyPair, Psk, PublicKey};
 use knockd_rs::files;
 use knockd_rs::grant::Uses;
 use knockd_rs::profile::{self, NewProfile, Opens};
@@ -506,6 +506,32 @@ fn two_profiles_never_share_a_key_or_a_name() {
         etc.errors(),
         ["profiles.d/laptop.toml: is the profile `laptop` again, after profiles.d/laptop.json; remove one"]
     );
+}
+
+#[test]
+fn a_key_in_other_bytes_is_no_other_clients_unless_a_psk_tells_them_apart() {
+    let laptop_key = KeyPair::from_seed([7; 32]).public();
+    let mut with_bit = laptop_key;
+    with_bit.0[31] |= 0x80;
+    // The sum with the point of order two: on Curve25519 the inverse of the number, python3: pow(u, -1, 2**255 - 19).
+    let inverse: PublicKey = "kMNKgxwQcAs1JcZqL64ewgUeBrpohknSHx9+mWymR1s=".parse().unwrap();
+    let server = KeyPair::from_seed([9; 32]);
+    for twin in [with_bit, inverse] {
+        assert_ne!(twin, laptop_key);
+        assert_eq!(server.agree(&twin), server.agree(&laptop_key));
+        let phone = |more: &str| format!("public_key = \"{twin}\"\nopen = [\"tcp/443\"]\n{more}");
+        let both = |more: &str| {
+            Etc::new().profile("laptop.toml", &laptop("")).profile("phone.toml", &phone(more)).errors()
+        };
+        assert_eq!(
+            both(""),
+            [
+                "profiles.d/phone.toml:1: public_key: is the key of the profile `laptop` in other bytes, and neither has a \
+              psk; each client needs its own"
+            ]
+        );
+        assert_eq!(both("psk = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n"), [""; 0]);
+    }
 }
 
 #[test]

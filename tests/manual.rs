@@ -342,6 +342,47 @@ fn the_published_certificate_vector_is_the_one_that_is_tested() {
     assert!(PROTOCOL.contains(vector.get("counter").and_then(|counter| counter.as_str()).unwrap()));
 }
 
+/// Every function of the program and of its tests, by name.
+fn functions() -> BTreeSet<String> {
+    fn walk(dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
+                found.extend(names.filter_map(|name| Some(name.split_once('(')?.0.to_owned())));
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    for dir in ["src", "tests"] {
+        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut found);
+    }
+    found
+}
+
+#[test]
+fn the_tests_that_the_security_argument_names_exist() {
+    let functions = functions();
+    let is_name = |word: &&str| {
+        word.matches('_').count() > 3
+            && word.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
+    let argument = section(PROTOCOL, ".Sh ", "SECURITY CONSIDERATIONS").join("\n");
+    let security = include_str!("../SECURITY.md");
+    for (page, text, least) in
+        [("knockd-rs-protocol(7)", argument.as_str(), 50), ("SECURITY.md", security, 100)]
+    {
+        let words = text.split(|c: char| !(c == '_' || c.is_ascii_alphanumeric()));
+        let names: BTreeSet<&str> = words.filter(is_name).collect();
+        let missing: Vec<&&str> = names.iter().filter(|name| !functions.contains(**name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:?}");
+        assert!(names.len() >= least, "{page}: {}", names.len());
+    }
+}
+
 #[test]
 fn every_page_is_free_of_warnings() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");

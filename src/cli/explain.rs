@@ -12,6 +12,7 @@ use super::daemon::Places;
 use super::exit::{print, warn};
 use super::utc::time;
 use crate::capture::open_whole;
+use crate::clock;
 use crate::config::{self, Configuration, SERVER_KEY};
 use crate::privsep::explain::{Explained, Explainer, Verdict};
 use crate::state;
@@ -108,6 +109,7 @@ impl Explain {
             runtime: self.runtime_dir.join(state::FOLDER),
             state: self.places.state_dir.join(state::FOLDER),
             identity: config.server.public().identity(),
+            boot: clock::boot(),
         })
     }
 

@@ -45,7 +45,8 @@ impl fmt::Display for Oddity {
             Self::Ahead(by) => write!(
                 f,
                 "the last knock was sent by a clock {} minutes ahead of what it says now; if knocks have no effect, the \
-                 server remembers that time and hears this client again once it has passed",
+                 server remembers that time and hears this client again once it has passed; if it refused that knock, \
+                 whoever recorded it can use it then, unless this client has knocked later",
                 by.as_secs() / 60
             ),
             Self::Unreadable(path) => {

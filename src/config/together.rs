@@ -6,7 +6,7 @@ use super::certificates::CertificateRule;
 use super::error::Report;
 use super::load::{PROFILES_DIR, SETTINGS_FILE};
 use super::settings::{Mode, Settings};
-use crate::crypto::KeyPair;
+use crate::crypto::{KeyPair, Psk, PublicKey};
 use crate::grant::{Session, Uses};
 use crate::knock::{ClientId, Method, totp};
 use crate::profile::{Plain, Profile, ReadProfile};
@@ -52,27 +52,53 @@ pub(super) fn profiles(
 fn one_client_each<'a>(
     read: &'a ReadProfile,
     server: Option<&KeyPair>,
-    keys: &mut HashMap<ClientId, &'a ProfileName>,
+    keys: &mut HashMap<Own, &'a ProfileName>,
     report: &Report,
 ) {
     let ReadProfile { profile, key_line, previous_line, .. } = read;
-    let present = (profile.client(), *key_line, "public_key");
-    let previous = profile.previous.iter().map(|keys| (keys.public_key.into(), *previous_line, "previous"));
-    for (client, line, key) in std::iter::once(present).chain(previous) {
+    let present = (profile.client(), alike(profile.public_key, &profile.psk), *key_line, "public_key");
+    let previous = profile.previous.iter().map(|keys| {
+        let client = keys.public_key.into();
+        (client, alike(Some(keys.public_key), &keys.psk), *previous_line, "previous")
+    });
+    for (client, alike, line, key) in std::iter::once(present).chain(previous) {
         if server.is_some_and(|server| ClientId::from(server.public()) == client) {
             report.error(line, key, "is this server's own key; use the client's");
         }
-        match keys.insert(client, &profile.name) {
-            Some(other) if *other == profile.name => {
+        let same = keys.insert(Own::Key(client), &profile.name);
+        let alike = alike.and_then(|alike| keys.insert(alike, &profile.name));
+        match (same, alike) {
+            (Some(other), _) | (None, Some(other)) if *other == profile.name => {
                 report.error(line, key, "is one of this profile's keys again; remove it");
             }
-            Some(other) => {
+            (Some(other), _) => {
                 let what = format!("is the key of the profile `{other}` too; each client needs its own");
                 report.error(line, key, what);
             }
-            None => {}
+            (None, Some(other)) => {
+                let what = format!(
+                    "is the key of the profile `{other}` in other bytes, and neither has a psk; each client needs its own"
+                );
+                report.error(line, key, what);
+            }
+            (None, None) => {}
         }
     }
+}
+
+/// What no two clients may have in common.
+#[derive(PartialEq, Eq, Hash)]
+enum Own {
+    /// The bytes of a key: datagrams name their client by them.
+    Key(ClientId),
+    /// What the secret is made of that SYNs and sequences are recognised by, which name nobody.
+    Secret([u8; 32]),
+}
+
+/// What two keys have in common that make the same secret with the server's. A psk tells them apart.
+fn alike(key: Option<PublicKey>, psk: &Psk) -> Option<Own> {
+    let without = *psk == Psk::new([0; 32]);
+    key.filter(|_| without)?.likeness().map(Own::Secret)
 }
 
 fn is_by_time(read: &ReadProfile) -> bool {

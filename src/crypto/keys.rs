@@ -32,6 +32,14 @@ impl PublicKey {
     pub fn identity(&self) -> [u8; 8] {
         sha256(&[&self.0]).first_chunk().copied().unwrap_or_default()
     }
+
+    /// The same for two keys that make the same secret with every private key, though their bytes differ: X25519 ignores
+    /// the topmost bit, reads numbers from the field's prime on as small ones, and multiplies by eight, which takes a
+    /// point of small order out of a sum (RFC 7748, section 5). `None` for a key that makes no secret.
+    #[must_use]
+    pub fn likeness(&self) -> Option<[u8; 32]> {
+        KeyPair::from_seed([1; 32]).agree(self).map(|secret| *secret.expose())
+    }
 }
 
 impl fmt::Display for PublicKey {
@@ -135,6 +143,17 @@ mod tests {
         for point in [[0; 32], one, minus_one, zero_again] {
             assert_eq!(KeyPair::from_seed([7; 32]).agree(&PublicKey(point)), None);
         }
+    }
+
+    #[test]
+    fn a_key_in_other_bytes_has_its_likeness_and_another_key_has_not() {
+        let [alice, bob] = [1, 2].map(|seed| KeyPair::from_seed([seed; 32]).public());
+        let mut with_bit = alice;
+        with_bit.0[31] |= 0x80;
+        assert_ne!(alice.likeness(), bob.likeness());
+        assert_eq!(alice.likeness(), with_bit.likeness());
+        assert_eq!(KeyPair::from_seed([9; 32]).agree(&alice), KeyPair::from_seed([9; 32]).agree(&with_bit));
+        assert_eq!(PublicKey([0; 32]).likeness(), None);
     }
 
     #[test]

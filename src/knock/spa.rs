@@ -247,6 +247,8 @@ pub(crate) fn check_plaintext(plain: &[u8]) {
 }
 
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

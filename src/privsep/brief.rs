@@ -17,6 +17,7 @@ use crate::grant::{Grant, ProfileIndex};
 use crate::knock::cert::Shown;
 use crate::knock::{ClientId, Ground, Knock, Method};
 use crate::policy::{Refusal, Rules, decide, decide_within};
+use crate::state::Boot;
 use crate::text::{Moment, PortRange, Span};
 use crate::time::Timestamp;
 use crate::x509::select::Selector;
@@ -50,6 +51,8 @@ pub(super) struct Brief {
     pub(super) runtime_dir: PathBuf,
     /// The folder of the snapshot of replay marks.
     pub(super) state_dir: PathBuf,
+    /// Which boot of the machine this is.
+    pub(super) boot: Boot,
 }
 
 /// One client.

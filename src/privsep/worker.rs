@@ -110,6 +110,7 @@ impl<'a> Worker<'a> {
             runtime: brief.runtime_dir.clone(),
             state: brief.state_dir.clone(),
             identity: server.public().identity(),
+            boot: brief.boot,
         };
         let (state, recovered) = State::open(place, clock::uptime(), brief.quarantine.duration())?;
         let mut seed = [0; 16];

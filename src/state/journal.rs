@@ -1,7 +1,7 @@
 //! The journal: a record for each accepted knock, appended with one `write(2)`.
 //!
 //! ```text
-//! header  16 magic "knockd-rs jrnl 1" | 8 identity of the server key | 8 quarantined until (CLOCK_BOOTTIME, ns)
+//! header  16 magic "knockd-rs jrnl 1" | 8 identity of the server key and the boot | 8 quarantined until (CLOCK_BOOTTIME, ns)
 //! record  32 client | 8 counter | 16 mac1 | 8 sequence | 8 check = SHA256(identity || the 64 bytes before)[0..8]
 //! ```
 //! Integers are big-endian. A new journal begins with one record for every client, all with the sequence it
@@ -55,18 +55,19 @@ impl Journal {
     /// A new journal that holds `marks`, in place of any old one.
     pub(super) fn create(place: &Place, marks: &Marks, sequence: u64, until: Duration) -> io::Result<Self> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(place.identity);
+        let identity = place.journal();
+        bytes.extend(identity);
         bytes.extend(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX).to_be_bytes());
         for (client, counter) in marks {
             let mark = Mark { key: *client, counter: *counter, mac1: [0; 16] };
-            bytes.extend(record(&place.identity, &mark, sequence));
+            bytes.extend(record(&identity, &mark, sequence));
         }
         let (new, path) = (place.runtime.join("replay.journal.new"), path(place));
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(&bytes)?;
         fs::rename(&new, &path)?;
-        Ok(Self { file, identity: place.identity, appended: 0 })
+        Ok(Self { file, identity, appended: 0 })
     }
 
     /// Adds a record with one write: a kill leaves all of it or nothing.
@@ -97,10 +98,10 @@ fn checksum(identity: &Identity, body: &[u8]) -> [u8; 8] {
     digest.first_chunk().copied().unwrap_or_default()
 }
 
-/// Reads the journal whole. One of another server key is as good as none.
+/// Reads the journal whole. One of another server key, or of another boot, is as good as none.
 pub(super) fn read(place: &Place) -> Result<Contents, Unusable> {
     let bytes = super::read(&path(place)).map_err(|_| Unusable::Damaged)?.ok_or(Unusable::Absent)?;
-    decode(&bytes, &place.identity)
+    decode(&bytes, &place.journal())
 }
 
 /// The bytes of a journal.

@@ -8,8 +8,8 @@
 //! | journal | snapshot | then |
 //! |---|---|---|
 //! | good, not behind the snapshot | any | go on |
-//! | none | clean | go on |
-//! | none | unclean, damaged or none | quarantine: power was lost, or the state |
+//! | none of this boot | clean | go on |
+//! | none of this boot | unclean, damaged or none | quarantine: power was lost, or the state |
 //! | damaged, or behind the snapshot | any | quarantine |
 //!
 //! In quarantine every knock is refused until all that could be replayed has gone stale. What cannot be written
@@ -24,6 +24,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 pub mod numbers;
 
 pub use snapshot::initialise;
@@ -35,6 +37,9 @@ use snapshot::Writer;
 
 /// Names the server key that marks belong to: a packet for another key can never be replayed here.
 pub type Identity = [u8; 8];
+
+/// Names a boot of the machine.
+pub type Boot = [u8; 16];
 
 /// The newest counter of each client.
 pub type Marks = HashMap<MarkKey, Timestamp>;
@@ -63,6 +68,18 @@ pub struct Place {
     pub state: PathBuf,
     /// The server key.
     pub identity: Identity,
+    /// This boot: [`crate::clock::boot`].
+    pub boot: Boot,
+}
+
+impl Place {
+    /// Names the server key and the boot. A journal is written without `fsync`, so that one which outlived a power loss,
+    /// as where the runtime directory lies on a disk, may lack its last marks: it is as good as none.
+    fn journal(&self) -> Identity {
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(self.identity).chain_update(self.boot).finalize().into();
+        digest.first_chunk().copied().unwrap_or_default()
+    }
 }
 
 /// What was found at start.

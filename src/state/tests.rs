@@ -14,7 +14,8 @@ struct Disk {
 
 fn disk() -> Disk {
     let root = tempfile::tempdir().unwrap();
-    let place = Place { runtime: root.path().join("run"), state: root.path().join("lib"), identity: [7; 8] };
+    let (runtime, state) = (root.path().join("run"), root.path().join("lib"));
+    let place = Place { runtime, state, identity: [7; 8], boot: [1; 16] };
     fs::create_dir(&place.runtime).unwrap();
     fs::create_dir(&place.state).unwrap();
     initialise(&place.state, place.identity, None).unwrap();
@@ -94,6 +95,20 @@ fn after_a_power_loss_every_knock_is_refused_until_old_ones_are_stale() {
         recovered.quarantine,
         Some((UP + WINDOW, "the last run did not end cleanly and its journal is gone"))
     );
+}
+
+#[test]
+fn a_journal_that_outlived_a_power_loss_on_a_disk_is_not_believed() {
+    let disk = disk();
+    let (mut state, _) = disk.open();
+    state.persist(&mark(1, 50));
+    kill(state);
+    let next = Place { boot: [2; 16], ..disk.place.clone() };
+    let (state, recovered) = State::open(next.clone(), UP, WINDOW).unwrap();
+    assert_eq!(why(&recovered), Some("the last run did not end cleanly and its journal is gone"));
+    state.finish(UP + WINDOW);
+    let (_, recovered) = State::open(Place { boot: [3; 16], ..next }, UP, WINDOW).unwrap();
+    assert_eq!(recovered.quarantine, None, "a clean end needs no journal");
 }
 
 #[test]

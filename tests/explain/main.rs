@@ -174,7 +174,12 @@ fn with_marks_what_the_daemon_has_heard_is_refused_and_its_record_is_left_as_it_
     let dirs = ["run", "lib"].map(|name| server.path().join(name).join("replay"));
     dirs.iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
     let [runtime, state] = dirs.clone();
-    let place = Place { runtime, state, identity: recordings::server().public().identity() };
+    let place = Place {
+        runtime,
+        state,
+        identity: recordings::server().public().identity(),
+        boot: knockd_rs::clock::boot(),
+    };
     let (mut state, _) = State::open(place, Duration::from_secs(9), Duration::from_secs(9)).unwrap();
     let key = MarkKey::new(client().public().into(), Method::Spa);
     state.persist(&Mark { key, counter: Timestamp::from_secs(BEGIN), mac1: [1; 16] });

@@ -15,7 +15,7 @@ pub(super) fn now() -> Now {
     Now { wall: NOON, uptime: Duration::from_secs(5000), trust: ClockTrust::Synchronised }
 }
 
-fn later(seconds: u64) -> Now {
+pub(super) fn later(seconds: u64) -> Now {
     let (wall, uptime) = (NOON.as_secs() + seconds, Duration::from_secs(5000 + seconds));
     Now { wall: Timestamp::from_secs(wall), uptime, ..now() }
 }
@@ -61,7 +61,7 @@ pub(super) fn segment(payload: &[u8]) -> Segment<'_> {
     }
 }
 
-fn segment_from<'a>(source: &str, payload: &'a [u8]) -> Segment<'a> {
+pub(super) fn segment_from<'a>(source: &str, payload: &'a [u8]) -> Segment<'a> {
     Segment { source: address(source), ..segment(payload) }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn ask() -> Ask {
 }
 
 /// The usual client's packet, made at `seconds` after noon.
-fn packet(seconds: u64) -> Vec<u8> {
+pub(super) fn packet(seconds: u64) -> Vec<u8> {
     let counter = next_counter(later(seconds).wall, None);
     seal(&ask(), counter, &identity(), ephemeral(seconds), DEFAULT_PAYLOAD).unwrap()
 }
@@ -113,14 +113,14 @@ fn asked(changes: &[(usize, u8)]) -> Result<Ask, Fault> {
     }
 }
 
-fn fault(outcome: Outcome) -> Fault {
+pub(super) fn fault(outcome: Outcome) -> Fault {
     match outcome {
         Outcome::Refused { fault, .. } => fault,
         other => panic!("{other:?}"),
     }
 }
 
-fn knock(outcome: Outcome) -> Knock {
+pub(super) fn knock(outcome: Outcome) -> Knock {
     match outcome {
         Outcome::Knock(knock) => knock,
         other => panic!("{other:?}"),
@@ -353,7 +353,8 @@ fn a_flooding_client_leaves_the_others_their_share_wherever_it_sends_from() {
     let mut decoder = Listener::new(rates(20, 5), [9; 16], BUILT).with_spa(server(), &identity().gate, keys);
     // One robbed client, a thousand addresses, that of the honest one among them.
     for number in 0..1000u64 {
-        let source = IpAddr::from([203, 0, (number / 250) as u8, (number % 250) as u8]);
+        let [.., high, low] = number.to_be_bytes();
+        let source = IpAddr::from([203, 0, high, low]);
         let packet = packet(number);
         let outcome = decoder.receive(&Segment { source, ..segment(&packet) }, now());
         let expected = |outcome: &Outcome| match number {

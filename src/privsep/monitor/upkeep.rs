@@ -171,6 +171,7 @@ pub(in crate::privsep) fn brief(config: &Configuration, directories: &super::Dir
         handshakes_per_source: settings.limits.handshakes_per_source,
         runtime_dir: directories.runtime.join(state::FOLDER),
         state_dir: directories.state.join(state::FOLDER),
+        boot: clock::boot(),
     }
 }
 
@@ -261,7 +262,8 @@ fn rules(profile: &Profile) -> Rules {
     }
 }
 
-/// After this time no knock that was recorded before can be fresh, whatever its profile.
+/// After this time no knock that was recorded before can be fresh, whatever its profile. A second more than the limits on
+/// its age, which both count as fresh themselves, and which go by a clock that may run a little slower than this time.
 fn quarantine(config: &Configuration) -> Span {
     let window = |freshness: &crate::config::Freshness| {
         freshness.max_age.as_secs().saturating_add(freshness.max_ahead.as_secs())
@@ -277,7 +279,7 @@ fn quarantine(config: &Configuration) -> Span {
     let of_methods = enabled(config).flat_map(|profile| profile.methods.iter().map(steps)).max().unwrap_or(0);
     let longest = enabled(config).map(|profile| window(&profile.freshness)).max().unwrap_or(0);
     let of_methods = u32::try_from(of_methods).unwrap_or(u32::MAX);
-    Span::from_secs(longest.max(window(&config.settings.freshness)).max(of_methods))
+    Span::from_secs(longest.max(window(&config.settings.freshness)).max(of_methods).saturating_add(1))
 }
 
 /// How long a status may wait for the worker's pulse.
@@ -304,9 +306,9 @@ mod tests {
             std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
             super::quarantine(&crate::config::load_from(dir.path(), None).unwrap()).as_secs()
         };
-        assert_eq!(quarantine("[\"spa\"]"), 10);
-        assert_eq!(quarantine("[\"spa\", \"syn\"]"), 90);
-        assert_eq!(quarantine("[\"totp\"]"), 90);
-        assert_eq!(quarantine("[\"syn\", \"sequence\"]"), 768);
+        assert_eq!(quarantine("[\"spa\"]"), 11);
+        assert_eq!(quarantine("[\"spa\", \"syn\"]"), 91);
+        assert_eq!(quarantine("[\"totp\"]"), 91);
+        assert_eq!(quarantine("[\"syn\", \"sequence\"]"), 769);
     }
 }

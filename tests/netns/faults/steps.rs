@@ -179,7 +179,7 @@ fn a_kill_before_any_system_call_that_writes_marks_to_the_disk_costs_none() {
     }
 }
 
-/// A quarantine of three seconds.
+/// A quarantine of four seconds.
 const BRIEF: &str =
     "[freshness]\nclock = \"trusted\"\nmax_age = \"2s\"\nmax_ahead = \"1s\"\n[guard]\ndrop = [\"tcp/22\"]\n";
 
