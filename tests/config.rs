@@ -519,9 +519,11 @@ fn a_key_in_other_bytes_is_no_other_clients_unless_a_psk_tells_them_apart() {
     for twin in [with_bit, inverse] {
         assert_ne!(twin, laptop_key);
         assert_eq!(server.agree(&twin), server.agree(&laptop_key));
+        let by_syn = "methods = [\"spa\", \"syn\"]\n";
         let phone = |more: &str| format!("public_key = \"{twin}\"\nopen = [\"tcp/443\"]\n{more}");
         let both = |more: &str| {
-            Etc::new().profile("laptop.toml", &laptop("")).profile("phone.toml", &phone(more)).errors()
+            let (one, other) = (laptop(by_syn), phone(&format!("{by_syn}{more}")));
+            Etc::new().profile("laptop.toml", &one).profile("phone.toml", &other).errors()
         };
         assert_eq!(
             both(""),
