@@ -17,6 +17,7 @@ use crate::policy::Rules;
 use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain, Previous};
 use crate::profile::{self, Profile};
 use crate::state;
+use crate::sys;
 use crate::text::{Moment, Span};
 
 impl Monitor {
@@ -28,6 +29,8 @@ impl Monitor {
         if let Err(error) = self.crew.start(&brief, terms) {
             self.capture_lost(&format!("a worker cannot be started: {error}"));
         }
+        drop(brief);
+        sys::return_freed_memory();
     }
 
     /// Watches the files of the authorities that the present configuration names, and reads them; whether there is
