@@ -13,7 +13,7 @@ use crate::config::{CertificateRule, Configuration, Device, LogLevel, read_trust
 use crate::files::system_owners;
 use crate::grant::{Limits, ProfileLimits};
 use crate::knock::{Method, sequence, syn, totp};
-use crate::policy::Rules;
+use crate::policy::{Alike, Rules};
 use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain, Previous};
 use crate::profile::{self, Profile};
 use crate::state;
@@ -228,6 +228,7 @@ pub(super) fn moment() -> Moment {
 pub(super) fn limits(config: &Configuration) -> Limits {
     let at = moment();
     let is_good = |keys: &&profile::Previous| keys.until > at;
+    let mut alike = Alike::default();
     let limits = |profile: &Profile| ProfileLimits {
         name: profile.name.to_string(),
         client: profile.client(),
@@ -237,7 +238,7 @@ pub(super) fn limits(config: &Configuration) -> Limits {
             .filter(is_good)
             .map(|keys| (keys.public_key.into(), keys.until))
             .collect(),
-        rules: rules(profile),
+        rules: alike.share(rules(profile)),
         by_certificate: profile.methods.contains(&Method::Cert),
     };
     Limits::new(enabled(config).map(limits).collect())
