@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use knockd_rs::cli::{Cli, run};
-
 fn main() -> ExitCode {
-    run(Cli::parse())
+    knockd_rs::cli::main()
 }

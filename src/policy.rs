@@ -4,9 +4,10 @@
 //! connection instead of many. Where nothing is left, the knock is refused with the reason. Pure.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ use crate::time::Timestamp;
 use crate::x509::scope::{Place, Scope};
 
 /// What one profile allows, complete and checked: made by the configuration, carried to the worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rules {
     /// Everything the client may open: at least one range, disjoint, ascending, at most [`MAX_OPEN`].
     pub open: Vec<PortRange>,
@@ -49,6 +50,22 @@ impl Rules {
     #[must_use]
     pub fn until(&self, end: Moment) -> Self {
         Self { expires: Some(self.expires.map_or(end, |expires| expires.min(end))), ..self.clone() }
+    }
+}
+
+/// Rules of which equal ones are kept once: of many profiles, most allow the same.
+#[derive(Debug, Default)]
+pub struct Alike(BTreeSet<Rc<Rules>>);
+
+impl Alike {
+    /// These rules, or those equal to them that were here before.
+    pub fn share(&mut self, rules: Rules) -> Rc<Rules> {
+        if let Some(known) = self.0.get(&rules) {
+            return Rc::clone(known);
+        }
+        let rules = Rc::new(rules);
+        self.0.insert(Rc::clone(&rules));
+        rules
     }
 }
 
@@ -349,6 +366,15 @@ mod tests {
             ask,
         };
         decide(ProfileIndex(3), rules, &knock, NOW)
+    }
+
+    #[test]
+    fn rules_that_allow_the_same_are_kept_once() {
+        let mut alike = Alike::default();
+        let [one, another] = [(), ()].map(|()| alike.share(rules()));
+        let other = alike.share(Rules { wide: true, ..rules() });
+        assert!(Rc::ptr_eq(&one, &another));
+        assert_eq!((&*one, &*other), (&rules(), &Rules { wide: true, ..rules() }));
     }
 
     #[test]

@@ -142,6 +142,18 @@ pub(crate) fn passed_descriptors() -> io::Result<Vec<OwnedFd>> {
     Ok(passed.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
 }
 
+/// Gives memory that was freed back to the kernel (`malloc_trim(3)`), which the C library else keeps for later: for a
+/// process that has read its configuration and is going to wait.
+#[cfg(feature = "daemon")]
+pub(crate) fn return_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number and no pointer; what it gives back is memory that belongs to the allocator alone. Allocations
+    // are untouched, and other threads may allocate meanwhile (MT-Safe).
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// A library's descriptor, borrowed for as long as the library's own object is.
 #[must_use]
 pub fn borrow<T>(_owner: &T, descriptor: RawFd) -> BorrowedFd<'_> {

@@ -26,9 +26,10 @@ use crate::sys;
 use crate::time::Timestamp;
 
 /// How many bytes of a frame are kept: 1,232 of payload, UDP, IPv6 with its extension headers, two tags and
-/// the longest link-layer header make fewer than 1,600; NFLOG adds its attributes. It is also the size of one
-/// slot in the kernel's ring, so it is no larger.
-const SNAPLEN: i32 = 2048;
+/// the longest link-layer header make fewer than 1,600; NFLOG adds its attributes. With the kernel's header, of up to
+/// 112 bytes, it is the size of one slot in the ring, and slots lie in pages whole: of 2,048 bytes a page holds two, of
+/// one byte more it holds one.
+const SNAPLEN: i32 = 1920;
 
 /// The kernel's ring in bytes: about 1,000 frames that passed the filter. At 5,000 handshakes a second that is
 /// 0.2 s of work, so a longer queue would only deliver knocks after their client stopped waiting.

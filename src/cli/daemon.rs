@@ -1,8 +1,9 @@
 //! `run`, `worker`, `check`, `init`: the daemon itself, and what an installation needs.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use rustix::io::Errno;
 
 use super::Failure;
@@ -89,6 +90,34 @@ pub(super) fn worker() -> Result<(), Failure> {
         }
         _ => Failure::Failed(format!("worker: {error}")),
     })
+}
+
+/// The commands of the two processes that stay, without all others.
+#[derive(Debug, Parser)]
+pub(super) enum Alone {
+    /// The monitor.
+    Run(Run),
+    /// Its worker.
+    Worker,
+}
+
+impl Alone {
+    /// The command of these arguments, the first of which is the program; `None` where it is another one, or where
+    /// the whole command line has to say what is wrong with it.
+    pub(super) fn of(arguments: Vec<OsString>) -> Option<Self> {
+        match arguments.get(1)?.to_str()? {
+            "worker" if arguments.len() == 2 => Some(Self::Worker),
+            "run" => Self::try_parse_from(arguments).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Run(args) => args.run(),
+            Self::Worker => worker(),
+        }
+    }
 }
 
 /// Check the configuration, the keys and all profiles, as a reload would.

@@ -175,13 +175,26 @@ impl Completions {
     }
 }
 
-/// Carries out what the arguments say.
+/// Carries out what the arguments of this process say.
+///
+/// The daemon's own commands are looked for first, by themselves: what parsing takes for all of them, and the code that
+/// does it, would stay in memory for as long as the daemon runs.
 #[must_use]
+pub fn main() -> ExitCode {
+    #[cfg(feature = "daemon")]
+    if let Some(command) = daemon::Alone::of(std::env::args_os().collect()) {
+        return exit::code(command.run());
+    }
+    run(Cli::parse())
+}
+
+/// Carries out any command.
+#[inline(never)] // Its frame, which has room for each of them, is not to lie below the daemon's.
 #[expect(
     clippy::too_many_lines,
     reason = "a table: a line for each command, and one for the feature it belongs to"
 )]
-pub fn run(cli: Cli) -> ExitCode {
+fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         #[cfg(feature = "client")]
         Command::Knock(args) => args.run(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::{Action, Grant, Holder, Request, Session, Uses, label, network_of};
 use crate::knock::ClientId;
@@ -18,8 +19,8 @@ pub struct ProfileLimits {
     pub client: ClientId,
     /// Its client by the keys that were replaced and are still good, and until when they are.
     pub previous: Vec<(ClientId, Moment)>,
-    /// Its rules.
-    pub rules: Rules,
+    /// Its rules, which profiles that allow the same have in common.
+    pub rules: Rc<Rules>,
     /// Whether its clients knock with certificates, each of which has grants of its own.
     pub by_certificate: bool,
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use base64ct::{Base64, Encoding};
 use serde::de::Error as _;
@@ -16,7 +17,7 @@ use crate::crypto::{PublicKey, Secret};
 use crate::grant::{Grant, ProfileIndex};
 use crate::knock::cert::Shown;
 use crate::knock::{ClientId, Ground, Knock, Method};
-use crate::policy::{Refusal, Rules, decide, decide_within};
+use crate::policy::{Alike, Refusal, Rules, decide, decide_within};
 use crate::state::Boot;
 use crate::text::{Moment, PortRange, Span};
 use crate::time::Timestamp;
@@ -85,8 +86,8 @@ pub(super) struct Client {
 pub(super) struct Known {
     /// The client's place in the brief.
     pub(super) index: ProfileIndex,
-    /// What it may open.
-    pub(super) rules: Rules,
+    /// What it may open; one value for all that may open the same.
+    pub(super) rules: Rc<Rules>,
     /// Until when its keys are good, where they have been replaced.
     until: Option<Moment>,
 }
@@ -172,13 +173,19 @@ impl Brief {
     /// Whom each knock belongs to, by the client that its keys name: the client's place, its rules, and until when those
     /// keys are good where others have taken their place.
     pub(super) fn known(&self) -> impl Iterator<Item = (ClientId, Known)> + '_ {
-        (0..).zip(&self.clients).flat_map(|(index, client)| {
-            let known = move |rules: Rules, until| Known { index: ProfileIndex(index), rules, until };
-            let present = (client.id, known(client.rules.clone(), None));
-            let previous = client.previous.iter().map(move |keys| {
-                (ClientId::from(keys.public_key), known(client.rules.until(keys.until), Some(keys.until)))
+        let mut alike = Alike::default();
+        let mut known = move |index, rules: Rules, until| Known {
+            index: ProfileIndex(index),
+            rules: alike.share(rules),
+            until,
+        };
+        (0..).zip(&self.clients).flat_map(move |(index, client)| {
+            let present = (client.id, known(index, client.rules.clone(), None));
+            let previous = client.previous.iter().map(|keys| {
+                let rules = client.rules.until(keys.until);
+                (ClientId::from(keys.public_key), known(index, rules, Some(keys.until)))
             });
-            std::iter::once(present).chain(previous)
+            std::iter::once(present).chain(previous).collect::<Vec<_>>()
         })
     }
 

@@ -25,6 +25,7 @@ use crate::grant::{Holder, ProfileIndex, Request};
 use crate::knock::cert::Shown;
 use crate::knock::{ClientId, Fault, Knock, Listener, MarkKey, Method, Outcome};
 use crate::state::{Mark, Place, State};
+use crate::sys;
 use crate::time::{ClockTrust, Now};
 
 /// How many frames are taken between two looks at the monitor's orders.
@@ -49,6 +50,7 @@ pub(super) fn run(channel: &ToMonitor) -> io::Result<()> {
         return farewell(channel, Reason::Retired, String::new());
     }
     let mut worker = Worker::start(channel, capture, brief)?;
+    sys::return_freed_memory();
     let (reason, sentence) = worker.work()?;
     worker.pulse(0)?;
     worker.state.finish(clock::uptime());

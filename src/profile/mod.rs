@@ -319,7 +319,10 @@ fn open(table: &Table<'_>, services: Option<&Services>) -> OpenPorts {
             },
         }
     }
-    (written.into_iter().map(value).collect(), merged(ports), named)
+    // They are collected into the room of what was found, most of which each profile would keep.
+    let mut opens: Vec<Opens> = written.into_iter().map(value).collect();
+    opens.shrink_to_fit();
+    (opens, merged(ports), named)
 }
 
 fn unknown_service(name: &ServiceName, services: &Services) -> String {

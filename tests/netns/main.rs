@@ -30,6 +30,7 @@ mod grants;
 mod guards;
 mod interface;
 mod kill;
+mod memory;
 mod migrate;
 mod nflog;
 mod plain;

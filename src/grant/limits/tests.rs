@@ -28,7 +28,7 @@ fn limits() -> Limits {
         name: "laptop".into(),
         client,
         previous: Vec::new(),
-        rules,
+        rules: Rc::new(rules),
         by_certificate: false,
     }])
 }
@@ -96,8 +96,11 @@ fn a_worker_with_an_older_configuration_opens_nothing_that_the_newer_one_forbids
     assert!(newer(|_| ()).is_some());
     assert_eq!(limits().still_allowed(&request, &Limits::default()), None);
     assert_eq!(newer(|profile| profile.client = ClientId([2; 32])), None);
-    assert_eq!(newer(|profile| profile.rules.open = vec!["tcp/23".parse().unwrap()]), None);
-    assert_eq!(newer(|profile| profile.rules.max_duration = Span::from_secs(5)), None);
+    assert_eq!(
+        newer(|profile| Rc::make_mut(&mut profile.rules).open = vec!["tcp/23".parse().unwrap()]),
+        None
+    );
+    assert_eq!(newer(|profile| Rc::make_mut(&mut profile.rules).max_duration = Span::from_secs(5)), None);
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn a_request_with_keys_that_were_replaced_since_and_are_still_good_is_the_same_c
     let end = |newer: &Limits| limits().still_allowed(&request, newer).map(|opening| opening.expires);
     assert_eq!(end(&newer), Some(Some(until)));
     let sooner = Moment::from_secs(50);
-    newer.profiles.iter_mut().for_each(|profile| profile.rules.expires = Some(sooner));
+    newer.profiles.iter_mut().for_each(|profile| Rc::make_mut(&mut profile.rules).expires = Some(sooner));
     assert_eq!(end(&newer), Some(Some(sooner)));
     newer.profiles.iter_mut().for_each(|profile| profile.name = "phone".into());
     assert_eq!(limits().still_allowed(&request, &newer), None);
@@ -182,7 +185,10 @@ fn a_request_with_keys_that_were_replaced_since_and_are_still_good_is_the_same_c
 #[test]
 fn an_opening_ends_with_its_profile_whatever_the_worker_asks_for() {
     let mut limits = limits();
-    limits.profiles.iter_mut().for_each(|profile| profile.rules.expires = Some(Moment::from_secs(100)));
+    limits
+        .profiles
+        .iter_mut()
+        .for_each(|profile| Rc::make_mut(&mut profile.rules).expires = Some(Moment::from_secs(100)));
     let request =
         Request { id: 1, counter: Timestamp::from_secs(1), from_outside: true, grant: grant(), holder: None };
     let opening = limits.admit(&request).unwrap();

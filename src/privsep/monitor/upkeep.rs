@@ -13,10 +13,11 @@ use crate::config::{CertificateRule, Configuration, Device, LogLevel, read_trust
 use crate::files::system_owners;
 use crate::grant::{Limits, ProfileLimits};
 use crate::knock::{Method, sequence, syn, totp};
-use crate::policy::Rules;
+use crate::policy::{Alike, Rules};
 use crate::privsep::brief::{Brief, Bytes, Certificates, Client, Plain, Previous};
 use crate::profile::{self, Profile};
 use crate::state;
+use crate::sys;
 use crate::text::{Moment, Span};
 
 impl Monitor {
@@ -28,6 +29,8 @@ impl Monitor {
         if let Err(error) = self.crew.start(&brief, terms) {
             self.capture_lost(&format!("a worker cannot be started: {error}"));
         }
+        drop(brief);
+        sys::return_freed_memory();
     }
 
     /// Watches the files of the authorities that the present configuration names, and reads them; whether there is
@@ -225,6 +228,7 @@ pub(super) fn moment() -> Moment {
 pub(super) fn limits(config: &Configuration) -> Limits {
     let at = moment();
     let is_good = |keys: &&profile::Previous| keys.until > at;
+    let mut alike = Alike::default();
     let limits = |profile: &Profile| ProfileLimits {
         name: profile.name.to_string(),
         client: profile.client(),
@@ -234,7 +238,7 @@ pub(super) fn limits(config: &Configuration) -> Limits {
             .filter(is_good)
             .map(|keys| (keys.public_key.into(), keys.until))
             .collect(),
-        rules: rules(profile),
+        rules: alike.share(rules(profile)),
         by_certificate: profile.methods.contains(&Method::Cert),
     };
     Limits::new(enabled(config).map(limits).collect())

@@ -15,6 +15,11 @@ pub struct Cost {
     pub rss: u64,
     /// The same, shared pages divided among those that share them.
     pub pss: u64,
+    /// Of it what is in no file and nobody else's: heap, stacks, what the linker has written to. As private dirty memory,
+    /// but without the program's file, which here lies in memory and has not been written to a disk.
+    pub own: u64,
+    /// Of it the rings that the kernel puts packets into.
+    pub rings: u64,
     /// Switches of context, wanted and unwanted, of all threads.
     pub switches: u64,
 }
@@ -22,11 +27,13 @@ pub struct Cost {
 /// What these processes use. One that ended meanwhile counts nothing.
 pub fn of(processes: &[u32]) -> Cost {
     processes.iter().fold(Cost::default(), |sum, pid| {
-        let status = read(*pid, "status");
+        let memory = read(*pid, "smaps_rollup");
         Cost {
             cpu: sum.cpu + cpu(*pid),
-            rss: sum.rss + field(&status, "VmRSS:"),
-            pss: sum.pss + field(&read(*pid, "smaps_rollup"), "Pss:"),
+            rss: sum.rss + field(&memory, "Rss:"),
+            pss: sum.pss + field(&memory, "Pss:"),
+            own: sum.own + field(&memory, "Anonymous:"),
+            rings: sum.rings + rings(*pid),
             switches: sum.switches + switches(*pid),
         }
     })
@@ -39,6 +46,13 @@ fn cpu(pid: u32) -> Duration {
     let ticks: u64 =
         fields.split(' ').skip(14 - 3).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 1000 / TICKS_A_SECOND)
+}
+
+/// The mappings of sockets, as far as they are resident.
+fn rings(pid: u32) -> u64 {
+    let maps = read(pid, "smaps");
+    let sockets = maps.split("VmFlags:").filter(|map| map.contains(" socket:["));
+    sockets.map(|map| field(map, "Rss:")).sum()
 }
 
 fn switches(pid: u32) -> u64 {

@@ -1,4 +1,4 @@
-//! What costs while nobody knocks. All run beside one another through the same minute.
+//! What costs while nobody knocks: time and memory, by process. All run beside one another through the same minute.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
                 ("wake-ups", "a second", whole(after.switches.saturating_sub(before.switches)) / seconds),
                 ("rss", "KiB", whole(after.rss)),
                 ("pss", "KiB", whole(after.pss)),
+                ("own", "KiB", whole(after.own)),
+                ("ring", "KiB", whole(after.rings)),
                 ("cpu", "% of one", 100.0 * cpu / seconds),
             ];
             results.add("idle", one.name(), case, numbers)?;
