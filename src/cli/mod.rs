@@ -1,4 +1,4 @@
-//! The command line: one typed struct for each subcommand, and [`run`], the only match over all of them.
+//! The command line: one typed struct for each subcommand, and [`main`], which carries out what this process was asked for.
 
 #[cfg(feature = "client")]
 mod agent;
