@@ -136,6 +136,14 @@ pub(crate) fn cert_knocks() -> Recording {
     recording
 }
 
+/// Good knocks of one client, for who counts what they cost.
+pub(crate) fn good_knocks(recording: &mut Recording) {
+    for _ in 0..17 {
+        let packet = knock("alice", "alice", recording.after(11_000), Wanted::Defaults);
+        recording.datagram("granted done granted", CLIENT, PORT, &packet);
+    }
+}
+
 /// One good knock, for a server whose lists are not as they should be.
 pub(crate) fn without_a_good_list(expected: &'static str) -> Recording {
     let mut recording = Recording::ethernet();
