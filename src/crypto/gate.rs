@@ -80,19 +80,16 @@ impl Gate {
     /// Whether `mac1` is the right half of the code of a packet's bytes; in constant time.
     #[must_use]
     pub fn admits(&self, code: &Code, mac1: &Mac1) -> bool {
-        self.half(code).ct_eq(mac1).into()
+        words(&self.half(code)).ct_eq(&words(mac1)).into()
     }
 
     fn half(&self, code: &Code) -> Mac1 {
-        let skipped = match self.half {
-            Half::First => 0,
-            Half::Second => MAC1_LEN,
+        let half = match self.half {
+            Half::First => code.expose().first_chunk(),
+            Half::Second => code.expose().last_chunk(),
         };
-        let mut mac1 = [0; MAC1_LEN];
-        for (to, from) in mac1.iter_mut().zip(code.expose().iter().skip(skipped)) {
-            *to = *from;
-        }
-        mac1
+        // Half of 32 bytes is always there.
+        half.copied().unwrap_or_default()
     }
 
     /// `key` hidden, or a hidden key laid open: exclusive or with the code of the AEAD tag that ends the
@@ -106,6 +103,12 @@ impl Gate {
         }
         masked
     }
+}
+
+/// As two numbers, which are compared faster than 16 bytes one by one.
+fn words(mac1: &Mac1) -> [u64; 2] {
+    // Both halves of 16 bytes are always there.
+    [mac1.first_chunk(), mac1.last_chunk()].map(|half| half.copied().map_or(0, u64::from_ne_bytes))
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn certificate(name: &str) -> Vec<u8> {
 }
 
 /// A knock that shows one certificate, signed with the key of another or the same.
-fn knock(shown: &str, signer: &str, recording: &Recording, ports: Wanted) -> Vec<u8> {
+pub(crate) fn knock(shown: &str, signer: &str, recording: &Recording, ports: Wanted) -> Vec<u8> {
     let key = fs::read(folder().join(format!("{signer}.key"))).unwrap();
     let key = keystore::read_key(&key, || Err::<_, keystore::KeyError>(keystore::KeyError::NoKey)).unwrap();
     let signer = Identity::new(&key, &[certificate(signer)]).unwrap();
@@ -134,14 +134,6 @@ pub(crate) fn cert_knocks() -> Recording {
     });
     recording.datagram("dropped certificate unknown-leaf", CLIENT, PORT, &by_hash);
     recording
-}
-
-/// Good knocks of one client, for who counts what they cost.
-pub(crate) fn good_knocks(recording: &mut Recording) {
-    for _ in 0..17 {
-        let packet = knock("alice", "alice", recording.after(11_000), Wanted::Defaults);
-        recording.datagram("granted done granted", CLIENT, PORT, &packet);
-    }
 }
 
 /// One good knock, for a server whose lists are not as they should be.

@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::Range;
 
 use knockd_rs::crypto::Gate;
+use knockd_rs::knock::Wanted;
 use knockd_rs::knock::syn::{CodeKey, SLOTS, Slot, step_of};
 use knockd_rs::time::Timestamp;
 
@@ -166,7 +167,7 @@ pub const KINDS: [Kind; 22] = [
         server: Server::Certificates,
         expected: GRANTED,
         before: 1,
-        make: certificates::good_knocks,
+        make: certificate_knocks,
     },
 ];
 
@@ -244,6 +245,14 @@ fn syn_knocks(to: &mut Recording) {
     for slot in (step - 1..=step + 1).flat_map(|step| (0..SLOTS).map(move |slot| Slot { step, slot })) {
         let code = key.pack(slot, None);
         to.packet("", CLIENT, TCP, &syn(PORT, code.sequence, code.timestamp.unwrap()));
+    }
+}
+
+/// Eleven seconds apart, for one a second is what these settings allow.
+fn certificate_knocks(to: &mut Recording) {
+    for _ in 0..17 {
+        let knock = certificates::knock("alice", "alice", to.after(11_000), Wanted::Defaults);
+        to.datagram("", CLIENT, PORT, &knock);
     }
 }
 

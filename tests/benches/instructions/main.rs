@@ -4,7 +4,11 @@
 //! and `explain` have in common: a frame's way to the policy's decision. What comes before, the kernel's filter, and
 //! after it, the journal and the monitor, is not; neither is reading the files. `kinds` makes the traffic, `judge` has
 //! it judged, `callgrind` counts, `expected` is the file. `tests/instructions` builds this and runs it.
-#![expect(clippy::unwrap_used, reason = "traffic that cannot be made is not counted")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "traffic that cannot be made is not counted"
+)]
 #![allow(unreachable_pub, reason = "a program of its own, in several files")]
 
 mod callgrind;
