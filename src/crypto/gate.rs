@@ -114,31 +114,23 @@ impl Gate {
     /// since. The former is decided in constant time.
     #[must_use]
     pub fn claimed(&self, code: &Code, mac1: &Mac1) -> Option<Pseudonym> {
-        let half = self.half(code);
-        let ((own, mask), (shown, masked)) = (half.split_at(MAC1_LEN / 2), mac1.split_at(MAC1_LEN / 2));
-        let mut pseudonym: Pseudonym = masked.try_into().ok()?;
-        for (byte, mask) in pseudonym.iter_mut().zip(mask) {
-            *byte ^= mask;
-        }
-        bool::from(own.ct_eq(shown)).then_some(pseudonym)
+        let ([own, mask], [shown, masked]) = (words(&self.half(code)), words(mac1));
+        bool::from(own.ct_eq(&shown)).then_some((mask ^ masked).to_ne_bytes())
     }
 
     /// Whether `mac1` is the right one, where packets name nobody; in constant time.
     #[must_use]
     pub fn admits(&self, code: &Code, mac1: &Mac1) -> bool {
-        self.half(code).ct_eq(mac1).into()
+        words(&self.half(code)).ct_eq(&words(mac1)).into()
     }
 
     fn half(&self, code: &Code) -> Mac1 {
-        let skipped = match self.half {
-            Half::First => 0,
-            Half::Second => MAC1_LEN,
+        let half = match self.half {
+            Half::First => code.expose().first_chunk(),
+            Half::Second => code.expose().last_chunk(),
         };
-        let mut mac1 = [0; MAC1_LEN];
-        for (to, from) in mac1.iter_mut().zip(code.expose().iter().skip(skipped)) {
-            *to = *from;
-        }
-        mac1
+        // Half of 32 bytes is always there.
+        half.copied().unwrap_or_default()
     }
 
     /// `key` hidden, or a hidden key laid open: exclusive or with the code of the AEAD tag that ends the
@@ -152,6 +144,12 @@ impl Gate {
         }
         masked
     }
+}
+
+/// As two numbers, which are compared faster than 16 bytes one by one.
+fn words(mac1: &Mac1) -> [u64; 2] {
+    // Both halves of 16 bytes are always there.
+    [mac1.first_chunk(), mac1.last_chunk()].map(|half| half.copied().map_or(0, u64::from_ne_bytes))
 }
 
 #[cfg(test)]

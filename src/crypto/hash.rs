@@ -34,9 +34,7 @@ pub(crate) fn code(mac: &Keyed, parts: &[&[u8]]) -> Secret<32> {
     for part in parts {
         mac.update(part);
     }
-    let mut out = Zeroizing::new([0; 32]);
-    hmac::digest::FixedOutput::finalize_into(mac, (&mut *out).into());
-    Secret::new(*out)
+    Secret::made(|out| hmac::digest::FixedOutput::finalize_into(mac, out.into()))
 }
 
 /// A key for one purpose, from what a client and the server share: HKDF-SHA256 (RFC 5869) without a salt, over

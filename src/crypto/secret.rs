@@ -17,6 +17,13 @@ impl<const N: usize> Secret<N> {
         Self(bytes)
     }
 
+    /// Bytes that `make` writes in their place, so that there is no copy to wipe.
+    pub(super) fn made(make: impl FnOnce(&mut [u8; N])) -> Self {
+        let mut secret = Self([0; N]);
+        make(&mut secret.0);
+        secret
+    }
+
     /// The bytes, for the primitive that needs them. The name is long so that each use is seen in review.
     #[must_use]
     pub const fn expose(&self) -> &[u8; N] {

@@ -159,26 +159,25 @@ impl Listener {
     /// Everything that a stranger's packet can fail at. Ports may be shared: each decoder sees what could be for it,
     /// and of their reasons the one that came farthest is told.
     fn authenticate(&mut self, segment: &Segment<'_>, now: Now) -> Result<Authentic, Drop> {
-        let mut why = Drop::Method;
-        let plain = self.plain.as_mut().map(|plain| plain.receive(segment, now));
-        let totp = self.totp.as_mut().map(|totp| totp.receive(segment.port, segment.source, now));
-        let wanted = self.sequence.as_mut().filter(|sequence| sequence.wants(segment.port));
-        let sequence = wanted.map(|sequence| sequence.receive(segment.port, segment.source, now));
-        let own = match segment.body {
-            Body::Datagram(payload) => Some(self.datagram(payload, segment.source, now)),
-            Body::Syn(fields) => match &mut self.syn {
-                Some((port, decoder)) if *port == segment.port => Some(decoder.receive(fields, now.wall)),
-                _ => None,
-            },
-        };
-        // One packet can end two sequences; of a fixed one nothing is lost, since it is good again.
-        for heard in [own, sequence, totp, plain].into_iter().flatten() {
-            match heard {
-                Ok(authentic) => return Ok(authentic),
-                Err(drop) => why = why.max(drop),
+        let mut heard = Err(Drop::Method);
+        if let Some(plain) = &mut self.plain {
+            prefer(&mut heard, plain.receive(segment, now));
+        }
+        if let Some(totp) = &mut self.totp {
+            prefer(&mut heard, totp.receive(segment.port, segment.source, now));
+        }
+        if let Some(sequence) = self.sequence.as_mut().filter(|sequence| sequence.wants(segment.port)) {
+            prefer(&mut heard, sequence.receive(segment.port, segment.source, now));
+        }
+        match segment.body {
+            Body::Datagram(payload) => prefer(&mut heard, self.datagram(payload, segment.source, now)),
+            Body::Syn(fields) => {
+                if let Some((_, decoder)) = self.syn.as_mut().filter(|(port, _)| *port == segment.port) {
+                    prefer(&mut heard, decoder.receive(fields, now.wall));
+                }
             }
         }
-        Err(why)
+        heard
     }
 
     /// The formats of one datagram, told apart by their mac1: each has labels of its own.
@@ -257,5 +256,16 @@ impl Listener {
     /// second call.
     pub fn quarantine(&mut self, uptime: Duration) {
         self.marks.quarantine(uptime);
+    }
+}
+
+/// Keeps what the decoder that was asked last made of a segment: its knock before another one, a knock before a reason,
+/// and the reason that lies farther. One packet can end two sequences; of a fixed one nothing is lost, since it is good
+/// again.
+fn prefer(heard: &mut Result<Authentic, Drop>, next: Result<Authentic, Drop>) {
+    match (&mut *heard, next) {
+        (Err(why), Err(drop)) => *why = drop.max(*why),
+        (Ok(_), Err(_)) => {}
+        (_, authentic) => *heard = authentic,
     }
 }

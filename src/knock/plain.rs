@@ -8,7 +8,7 @@
 //! as one likes, and no counter can change that. What else comes from the same source, in between or twice, does no
 //! harm; see `steps`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ struct Known {
 pub(super) struct Decoder {
     known: Vec<Known>,
     /// All ports that are part of a sequence.
-    doors: HashSet<Door, Seeded>,
+    doors: Vec<Door>,
     /// The sequence that ends at a port.
     ends: HashMap<Door, u32, Seeded>,
     sources: Sources,
@@ -71,7 +71,7 @@ impl Decoder {
     pub(super) fn new(sequences: impl IntoIterator<Item = Sequence>, hash: Seeded) -> Self {
         let mut decoder = Self {
             known: Vec::new(),
-            doors: HashSet::with_hasher(hash),
+            doors: Vec::new(),
             ends: HashMap::with_hasher(hash),
             sources: Sources::new(hash),
             completions: Budget::new(COMPLETIONS, hash),
@@ -82,13 +82,15 @@ impl Decoder {
             decoder.ends.extend(doors.last().map(|last| (*last, number)));
             decoder.known.push(Known { client, doors, gap, total });
         }
+        decoder.doors.sort_unstable();
+        decoder.doors.dedup();
         decoder
     }
 
     /// One hit; a request when it is the last one of a sequence whose others came before it, in time.
     pub(super) fn receive(&mut self, segment: &Segment<'_>, now: Now) -> Result<Authentic, Drop> {
         let door = Door::from(segment.protocol().number()) << 16 | Door::from(segment.port);
-        if !self.doors.contains(&door) {
+        if self.doors.binary_search(&door).is_err() {
             return Err(Drop::Method);
         }
         let seat = self.sources.note(segment.source, door, now.uptime).ok_or(Drop::Partial)?;

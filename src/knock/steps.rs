@@ -10,7 +10,6 @@
 //! the seat with the fewest hits. So a flood of sources that knock once never reaches the hall, and one of sources that
 //! knock twice takes seats from each other before it takes that of somebody half-way through.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -97,7 +96,7 @@ impl Sources {
 
     /// Takes note of a hit. `None` when it is the first of its source, so that nothing can be complete.
     pub(super) fn note(&mut self, source: IpAddr, door: Door, uptime: Duration) -> Option<&mut Seat> {
-        let source = self.hash.hash_one(source).max(1);
+        let source = self.hash.address(source).max(1);
         let hit = Hit { door, at: millis(uptime) };
         let row = row(&mut self.hall, source);
         let seated = row.iter().position(|seat| seat.source == source && !seat.is_free(hit.at));

@@ -125,6 +125,8 @@ pub(super) struct Decoder {
     ground: Ground,
     clients: Vec<ClientKeys>,
     steps: Vec<Step>,
+    /// The step that they belong to.
+    present: Option<u64>,
     sources: Sources,
 }
 
@@ -143,6 +145,7 @@ impl Decoder {
             ground,
             clients: clients.into_iter().collect(),
             steps: Vec::new(),
+            present: None,
             sources: Sources::new(hash),
         }
     }
@@ -175,6 +178,10 @@ impl Decoder {
 
     /// Makes the sequences of this step, the one before and the next one; drops others.
     fn turn(&mut self, now: u64) {
+        if self.present == Some(now) {
+            return;
+        }
+        self.present = Some(now);
         let wanted = [now.saturating_sub(1), now, now.saturating_add(1)];
         self.steps.retain(|step| wanted.contains(&step.number));
         for number in wanted {

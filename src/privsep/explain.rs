@@ -1,6 +1,7 @@
 //! Why a knock did not work: recorded frames on the way that they take in the worker, up to the request that the
 //! monitor would get. Nothing is asked, opened or written; the time is that of the recording.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::frame::{Refused, Segment};
 use crate::grant::{Action, Grant};
 use crate::knock::syn::Book;
 use crate::knock::{ClientId, Drop, Fault, Knock, Listener, Method, Outcome};
-use crate::policy::Refusal;
 use crate::state::{self, Place};
 use crate::text::{ProfileName, Protocol};
 use crate::time::{ClockTrust, Now, Timestamp};
@@ -54,7 +54,7 @@ pub struct Explained {
     /// The fixed name of the reason; `granted` or `closed` where there is none.
     pub reason: &'static str,
     /// What it means, and what to do.
-    pub sentence: String,
+    pub sentence: Cow<'static, str>,
 }
 
 /// From where to where a segment went.
@@ -160,7 +160,7 @@ impl Explainer {
             verdict: Verdict::Dropped,
             step: "filter",
             reason: miss.map_or("", |miss| miss.name()),
-            sentence: miss.map_or("", |miss| miss.sentence()).to_owned(),
+            sentence: miss.map_or("", |miss| miss.sentence()).into(),
         }
     }
 
@@ -181,7 +181,7 @@ impl Explainer {
             verdict: Verdict::Refused,
             step: fault.step(),
             reason: fault.name(),
-            sentence: fault.to_string(),
+            sentence: fault.to_string().into(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Explainer {
         let decision = known.map(|(known, _)| known.decide(shown.as_deref(), knock, at));
         let (verdict, step, reason, sentence) = match decision {
             Some(Ok(grant)) => granted(&grant),
-            Some(Err(refusal)) => (Verdict::Refused, "policy", refusal.name(), Refusal::to_string(&refusal)),
+            Some(Err(refusal)) => (Verdict::Refused, "policy", refusal.name(), refusal.to_string().into()),
             None => (
                 Verdict::Dropped,
                 "client",
@@ -214,20 +214,20 @@ impl Explainer {
     }
 }
 
-fn granted(grant: &Grant) -> (Verdict, &'static str, &'static str, String) {
+fn granted(grant: &Grant) -> (Verdict, &'static str, &'static str, Cow<'static, str>) {
     let Grant { action, address, ports, uses, lifetime, .. } = grant;
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let ports = ports.join(" ");
     match action {
         Action::Open => {
             let sentence = format!("would open {ports} to {address} for {lifetime}, {}", uses.phrase());
-            (Verdict::Granted, "done", "granted", sentence)
+            (Verdict::Granted, "done", "granted", sentence.into())
         }
         Action::Close => (
             Verdict::Granted,
             "done",
             "closed",
-            format!("would end this client's grants on {ports} for {address}"),
+            format!("would end this client's grants on {ports} for {address}").into(),
         ),
     }
 }
@@ -239,7 +239,7 @@ fn no_segment(reason: Refused) -> Explained {
         verdict: Verdict::Dropped,
         step: reason.step(),
         reason: reason.name(),
-        sentence: reason.sentence().to_owned(),
+        sentence: reason.sentence().into(),
     }
 }
 
@@ -250,7 +250,7 @@ fn dropped(way: Way, reason: Drop) -> Explained {
         verdict: if reason == Drop::Partial { Verdict::Noted } else { Verdict::Dropped },
         step: reason.step(),
         reason: reason.name(),
-        sentence: reason.sentence().to_owned(),
+        sentence: reason.sentence().into(),
     }
 }
 

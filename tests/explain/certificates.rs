@@ -47,7 +47,7 @@ fn certificate(name: &str) -> Vec<u8> {
 }
 
 /// A knock that shows one certificate, signed with the key of another or the same.
-fn knock(shown: &str, signer: &str, recording: &Recording, ports: Wanted) -> Vec<u8> {
+pub(crate) fn knock(shown: &str, signer: &str, recording: &Recording, ports: Wanted) -> Vec<u8> {
     let key = fs::read(folder().join(format!("{signer}.key"))).unwrap();
     let key = keystore::read_key(&key, || Err::<_, keystore::KeyError>(keystore::KeyError::NoKey)).unwrap();
     let signer = Identity::new(&key, &[certificate(signer)]).unwrap();

@@ -45,6 +45,9 @@ fn tablet() -> [KeyPair; 2] {
     [0xa0, 0xc0].map(|first| KeyPair::from_seed(seed(first)))
 }
 
+/// The methods of `laptop`.
+pub(crate) const LAPTOP_METHODS: &str = "\"spa\", \"syn\", \"totp\", \"sequence\"";
+
 /// A configuration directory with these settings; `laptop` may open tcp/22 and tcp/8000, `tablet` tcp/22 for a minute.
 pub(crate) fn server_dir(settings: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -63,7 +66,7 @@ pub(crate) fn server_dir(settings: &str) -> tempfile::TempDir {
     write(
         "profiles.d/laptop.toml",
         &format!(
-            "{keys}open = [\"tcp/22\", \"tcp/8000\"]\nmethods = [\"spa\", \"syn\", \"totp\", \"sequence\"]\nother_addresses = [\"198.51.100.0/24\", \"224.0.0.0/4\"]\n"
+            "{keys}open = [\"tcp/22\", \"tcp/8000\"]\nmethods = [{LAPTOP_METHODS}]\nother_addresses = [\"198.51.100.0/24\", \"224.0.0.0/4\"]\n"
         ),
     );
     write(
@@ -89,7 +92,7 @@ pub(crate) fn server_dir(settings: &str) -> tempfile::TempDir {
 // --- the recordings ----------------------------------------------------------------------------------------------
 
 /// A plaintext of 64 bytes that asks for everything (knockd-rs-protocol(7)).
-fn plaintext(counter: u64) -> [u8; 64] {
+pub(crate) fn plaintext(counter: u64) -> [u8; 64] {
     let mut plain = [0; 64];
     plain[0] = 1;
     plain[2..10].copy_from_slice(&counter.to_be_bytes());
@@ -97,7 +100,7 @@ fn plaintext(counter: u64) -> [u8; 64] {
 }
 
 /// Seals any plaintext, the wrong ones too.
-fn sealed(own: &KeyPair, psk: &Secret<32>, ephemeral: u8, plain: &[u8]) -> Vec<u8> {
+pub(crate) fn sealed(own: &KeyPair, psk: &Secret<32>, ephemeral: u8, plain: &[u8]) -> Vec<u8> {
     let known_by = pseudonym(&server().public(), &gate(), &own.public(), psk);
     sealed_in_the_name_of(&known_by, own, psk, ephemeral, plain)
 }
@@ -120,7 +123,7 @@ fn sealed_in_the_name_of(
 }
 
 /// Frames that hold no segment, and segments that no method would send.
-fn frames() -> Recording {
+pub(crate) fn frames() -> Recording {
     let knock = udp(PORT, &[0x5a; 176]);
     let v4 = |fragment, transport, payload: &[u8]| {
         ethernet(&[], IPV4, &ipv4(CLIENT, fragment, &[], transport, payload))

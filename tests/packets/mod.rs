@@ -74,7 +74,8 @@ fn ipv4_packet(
     let rest = [&source[..], &destination, options].concat();
     let sum: u32 =
         [&start[..], &rest].concat().chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
-    let sum = !(u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap());
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let sum = !(u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap());
     [&start[..], &sum.to_be_bytes(), &rest, payload].concat()
 }
 

@@ -10,8 +10,8 @@ use super::code::{self, Point};
 use super::ground::{Inverse, Symbol};
 use super::message::Kind;
 
-/// A knock and its place among all.
-type Placed = (usize, Symbol);
+/// A knock of a part, and its place among all knocks.
+type Placed = (usize, Point);
 
 /// The first of the messages in these knocks, oldest knock first, of which `open` makes something. `voices` is how many
 /// voices there are; `fresh` how many of the knocks are new since the last search, which found nothing in what none of
@@ -22,23 +22,21 @@ pub(super) fn find<T>(
     fresh: usize,
     mut open: impl FnMut(Part, Vec<u8>) -> Option<T>,
 ) -> Option<T> {
-    let of_voice =
-        |voice| knocks.iter().copied().enumerate().filter(move |(_, symbol)| symbol.voice == voice);
-    let by_voice: Vec<Vec<Placed>> = (0..voices).map(|voice| of_voice(voice).collect()).collect();
     let kinds = Kind::ALL.into_iter().filter(|kind| kind.voices <= voices);
-    let parts = kinds.flat_map(|kind| (0..voices).map(move |voice| Part { kind, voice, voices }));
+    let parts = kinds.flat_map(|kind| (0..voices).map(move |voice| Part::new(kind, voice, voices)));
     let is_fresh = |part: &Part| knocks.iter().rev().take(fresh).any(|knock| part.point(*knock).is_some());
+    // Made once for all parts: this is what junk in the span costs.
+    let mut all = Vec::with_capacity(knocks.len());
     parts.filter(is_fresh).find_map(|part| {
         let Kind { k, n, .. } = part.kind;
-        let all = part.points(&by_voice);
-        // Too few knocks of a part are the usual case.
+        all.clear();
+        all.extend(part.points(knocks));
         if all.len() < k {
             return None;
         }
-        let points: Vec<Point> = all.iter().map(|(_, point)| *point).collect();
-        let last = |count| newest(&all, knocks.len().saturating_sub(count));
+        let last = |count| newest(&all, knocks.len().saturating_sub(count), k);
         // One after the other: the first is the one that a client's own knocks are found by.
-        code::decode(&rising(&points), k)
+        code::decode(&rising(&all, k), k)
             .and_then(|message| open(part, message))
             .or_else(|| code::decode(&last(n + SPARE), k).and_then(|message| open(part, message)))
             .or_else(|| code::decode(&last(n), k).and_then(|message| open(part, message)))
@@ -53,27 +51,31 @@ const SPARE: usize = 28;
 #[derive(Clone, Copy)]
 pub(super) struct Part {
     kind: Kind,
+    lanes: u8,
     voice: u8,
     voices: u8,
 }
 
 impl Part {
+    fn new(kind: Kind, voice: u8, voices: u8) -> Self {
+        Self { kind, lanes: kind.lanes(), voice, voices }
+    }
+
     /// The knocks that belong to it, in the order in which they came.
-    fn points(self, by_voice: &[Vec<Placed>]) -> Vec<(usize, Point)> {
-        let own = (0..self.kind.voices)
-            .filter_map(|next| by_voice.get(usize::from((self.voice + next).checked_rem(self.voices)?)));
-        let mut points: Vec<(usize, Point)> =
-            own.flatten().filter_map(|(place, symbol)| Some((*place, self.point(*symbol)?))).collect();
-        points.sort_unstable_by_key(|(place, _)| *place);
-        points
+    fn points(self, knocks: &[Symbol]) -> impl Iterator<Item = Placed> + '_ {
+        let placed = move |(place, symbol): (usize, &Symbol)| Some((place, self.point(*symbol)?));
+        knocks.iter().enumerate().filter_map(placed)
     }
 
     /// The lane and the byte of a knock that belongs to it.
     fn point(self, symbol: Symbol) -> Option<Point> {
-        let lanes = self.kind.lanes();
-        let voice = (symbol.voice + self.voices).checked_sub(self.voice)? % self.voices;
-        let is_part = symbol.voice < self.voices && voice < self.kind.voices && symbol.lane < lanes;
-        is_part.then_some((voice * lanes + symbol.lane, symbol.byte))
+        // Voices are counted from the first one of the part, going round.
+        let voice = match symbol.voice.checked_sub(self.voice) {
+            Some(voice) => voice,
+            None => symbol.voice + self.voices - self.voice,
+        };
+        let is_part = voice < self.kind.voices && symbol.lane < self.lanes && symbol.voice < self.voices;
+        is_part.then(|| (voice * self.lanes + symbol.lane, symbol.byte))
     }
 
     /// Where the knocks of a message go that was found here.
@@ -86,16 +88,21 @@ impl Part {
     }
 }
 
-/// The longest run whose lanes rise: patience sorting, each card on the leftmost pile whose top is not below it.
+/// The longest run whose lanes rise, unless it is shorter than `least`: patience sorting, each card on the leftmost pile
+/// whose top is not below it.
 ///
 /// Of junk at random one knock in 128 is in a given lane of a voice, so that 256 knocks hold some 56 of a voice, and the
 /// longest rising run among n random ones is about 2 * sqrt(n): hardly ever 18. A message's own knocks are such a run by
 /// themselves, however much junk lies between them, and junk can only slip in between two neighbours.
-fn rising(points: &[Point]) -> Vec<Point> {
+fn rising(points: &[Placed], least: usize) -> Vec<Point> {
+    // Of junk, nothing more is ever looked at than this.
+    if run_length(points) < least {
+        return Vec::new();
+    }
     // The top of each pile, and for each point the top of the pile to the left when it came.
-    let mut piles: Vec<(u8, usize)> = Vec::new();
+    let mut piles: Vec<(u8, usize)> = Vec::with_capacity(points.len());
     let mut before: Vec<Option<usize>> = Vec::with_capacity(points.len());
-    for (place, (lane, _)) in points.iter().enumerate() {
+    for (place, (_, (lane, _))) in points.iter().enumerate() {
         let pile = piles.partition_point(|(top, _)| top < lane);
         before.push(pile.checked_sub(1).and_then(|left| piles.get(left)).map(|(_, top)| *top));
         match piles.get_mut(pile) {
@@ -105,14 +112,29 @@ fn rising(points: &[Point]) -> Vec<Point> {
     }
     let last = piles.last().map(|(_, place)| *place);
     std::iter::successors(last, |place| before.get(*place).copied().flatten())
-        .filter_map(|place| points.get(place).copied())
+        .filter_map(|place| points.get(place).map(|(_, point)| *point))
         .collect()
 }
 
-/// The newest byte of each lane, from the place `since` on: what a network or a tool has shuffled is read so. The longest window has room for
-/// junk; the shorter ones leave out what an earlier sequence that failed has left behind, which is as junk in
-/// just the lanes that were lost.
-fn newest(points: &[(usize, Point)], since: usize) -> Vec<Point> {
+/// How long that run is: as long as there are piles.
+fn run_length(points: &[Placed]) -> usize {
+    let mut tops: Vec<u8> = Vec::with_capacity(points.len());
+    for (_, (lane, _)) in points {
+        let pile = tops.partition_point(|top| top < lane);
+        match tops.get_mut(pile) {
+            Some(top) => *top = *lane,
+            None => tops.push(*lane),
+        }
+    }
+    tops.len()
+}
+
+/// The newest byte of each lane, from the place `since` on, unless those are fewer than `least` knocks: what a network or
+/// a tool has shuffled is read so. The longest window has room for junk; the shorter ones leave out what an earlier
+/// sequence that failed has left behind, which is as junk in just the lanes that were lost.
+fn newest(points: &[Placed], since: usize, least: usize) -> Vec<Point> {
+    let first = points.partition_point(|(place, _)| *place < since);
+    let window = points.get(first..).filter(|window| window.len() >= least).unwrap_or_default();
     let mut lanes = 0u64;
     let mut is_new = |lane: u8| {
         let bit = 1u64 << (lane % 64);
@@ -120,8 +142,7 @@ fn newest(points: &[(usize, Point)], since: usize) -> Vec<Point> {
         lanes |= bit;
         new
     };
-    let window = points.iter().rev().take_while(|(place, _)| *place >= since);
-    window.filter(|(_, (lane, _))| is_new(*lane)).map(|(_, point)| *point).collect()
+    window.iter().rev().filter(|(_, (lane, _))| is_new(*lane)).map(|(_, point)| *point).collect()
 }
 
 #[cfg(test)]
@@ -131,16 +152,19 @@ mod tests {
     #[test]
     fn the_longest_rising_run_is_found() {
         let points = [(3, 1), (0, 2), (1, 3), (7, 4), (2, 5), (2, 6), (9, 7), (5, 8)];
-        let mut run = rising(&points);
+        let points: Vec<Placed> = points.into_iter().enumerate().collect();
+        let mut run = rising(&points, 4);
         run.reverse();
         assert_eq!(run.iter().map(|(lane, _)| *lane).collect::<Vec<_>>(), [0, 1, 2, 5]);
-        assert_eq!(rising(&[]), []);
+        assert_eq!(rising(&points, 5), [], "shorter than what is asked for");
+        assert_eq!(rising(&[], 0), []);
     }
 
     #[test]
     fn the_newest_byte_of_a_lane_counts() {
         let points = [(0, (3, 1)), (4, (0, 2)), (5, (3, 9)), (8, (7, 7))];
-        assert_eq!(newest(&points, 0), [(7, 7), (3, 9), (0, 2)]);
-        assert_eq!(newest(&points, 5), [(7, 7), (3, 9)]);
+        assert_eq!(newest(&points, 0, 3), [(7, 7), (3, 9), (0, 2)]);
+        assert_eq!(newest(&points, 5, 2), [(7, 7), (3, 9)]);
+        assert_eq!(newest(&points, 5, 3), [], "fewer than what is asked for");
     }
 }

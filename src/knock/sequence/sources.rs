@@ -7,7 +7,6 @@
 //! knock a few times takes seats from each other before it takes that of somebody half-way through. A seat on which
 //! nobody knocked for [`PATIENCE`] is free.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ impl Sources {
 
     /// Takes note of a knock. The seat of its source, when there is something new in it.
     pub(super) fn note(&mut self, source: IpAddr, place: u16, uptime: Duration) -> Option<&mut Seat> {
-        let source = self.hash.hash_one(source);
+        let source = self.hash.address(source);
         let now = u32::try_from(uptime.as_secs()).unwrap_or(u32::MAX);
         let first = usize::try_from(source % ROWS as u64).unwrap_or_default() * ROW;
         let row = self.hall.get_mut(first..first + ROW)?;
