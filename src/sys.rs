@@ -83,10 +83,10 @@ pub(crate) fn filter_calls(program: &[libc::sock_filter], told: Told) -> io::Res
     };
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: `program` holds a pointer to `len` instructions that live through the call; the kernel copies them, checks
     // them, and writes nothing.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    let answer = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
