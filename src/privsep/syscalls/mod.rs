@@ -61,7 +61,6 @@ enum Arguments {
 }
 
 /// The numbers of `libc`, and one that it lacks.
-#[expect(clippy::wildcard_imports, reason = "a hundred constants, each named in a table")]
 mod numbers {
     pub(super) use libc::*;
     /// `asm-generic/unistd.h`.
