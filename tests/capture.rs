@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use knockd_rs::capture::{Confined, Filter, Source, open};
 use knockd_rs::frame::parse;
 use knockd_rs::privsep::capabilities::{Capabilities, keep_only_net_admin, with_ambient};
+use knockd_rs::privsep::confine::restrict_monitor;
 use knockd_rs::sys::kernel_clock;
 use packets::{DOT1AD, DOT1Q, HOP_BY_HOP, IPV4, IPV6, ethernet, ipv6_with, knock4, knock6};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -60,6 +61,9 @@ const TESTS: &[Test] = &[
     ("frames_that_found_no_room_are_counted", dropped_frames),
     ("an_ordinary_user_with_ambient_capabilities_can_do_all_of_this", ordinary_user),
     ("the_monitor_keeps_two_capabilities_and_hands_on_one", monitor_capabilities),
+    ("the_monitor_is_refused_what_is_not_in_its_table_and_so_is_what_it_starts", monitor_calls),
+    ("under_the_monitors_filter_nft_changes_the_firewall_and_a_worker_confines_itself", monitor_children),
+    ("a_process_with_a_second_thread_does_not_become_a_monitor", monitor_threads),
 ];
 
 fn main() -> ExitCode {
@@ -69,6 +73,8 @@ fn main() -> ExitCode {
         ["child", source, directories @ ..] => child(source, directories),
         ["inject", device, copies] => inject(device, copies.parse().unwrap()),
         ["monitor", rest @ ..] => monitor(rest),
+        ["restricted", rest @ ..] => restricted(rest),
+        ["socket"] => say(&format!("{:?}", std::net::UdpSocket::bind("127.0.0.1:0"))),
         ["--list", ..] => TESTS.iter().for_each(|(name, _)| println!("{name}: test")),
         _ => return run(&words),
     }
@@ -236,13 +242,10 @@ fn write_state(here: &Path) -> std::io::Result<usize> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
     file.write_all(b"marks")?;
     file.sync_all()?;
-    rustix::fs::fdatasync(&file)?;
-    file.set_len(3)?;
     fs::rename(&new, &old)?;
     fs::File::open(here)?.sync_all()?;
     fs::write(here.join("clean"), "")?;
     fs::remove_file(here.join("clean"))?;
-    assert_eq!(fs::read_dir(here)?.count(), 1);
     Ok(fs::read(&old)?.len())
 }
 
@@ -285,6 +288,50 @@ fn monitor(rest: &[&str]) {
     let output = with_ambient(wanted, || command.arg("/proc/self/status").output()).unwrap();
     say(&format!("child {}", sets(&String::from_utf8(output.stdout).unwrap())));
     say(&format!("afterwards {}", sets(&status())));
+}
+
+/// Under the monitor's filter: becomes the program that `rest` names, or tries what no monitor does and says what the
+/// kernel answered. All of it is what root may do otherwise.
+fn restricted(rest: &[&str]) {
+    use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags};
+    use rustix::net::{AddressFamily, SocketType};
+    use rustix::process::{PidfdFlags, Signal, getpid, kill_process, pidfd_open};
+    if rest == ["--thread"] {
+        std::thread::spawn(|| std::thread::sleep(Duration::from_secs(60)));
+    }
+    if let Err(error) = restrict_monitor() {
+        return say(&format!("failed: {error}"));
+    }
+    if let [program, arguments @ ..] = rest {
+        let error = std::os::unix::process::CommandExt::exec(Command::new(program).args(arguments));
+        return say(&format!("failed: {error}"));
+    }
+    let socket = |family| rustix::net::socket(family, SocketType::DGRAM, None).map(drop);
+    let tried = [
+        ("inet", socket(AddressFamily::INET)),
+        ("inet6", socket(AddressFamily::INET6)),
+        ("unix", socket(AddressFamily::UNIX)),
+        ("netlink", socket(AddressFamily::NETLINK)),
+        ("signal", kill_process(getpid(), Signal::CONT)),
+        ("memfd", rustix::fs::memfd_create("x", MemfdFlags::empty()).map(drop)),
+        ("symlink", rustix::fs::symlink("/nowhere", "/tmp/knockd-rs-no-such-link")),
+        ("chown", rustix::fs::chown("/tmp", None, None)),
+        ("set the time", rustix::time::clock_settime(rustix::time::ClockId::Realtime, now())),
+        ("pidfd", pidfd_open(getpid(), PidfdFlags::empty()).map(drop)),
+        (
+            "openat2",
+            rustix::fs::openat2(CWD, "/", OFlags::RDONLY, Mode::empty(), ResolveFlags::empty()).map(drop),
+        ),
+    ];
+    for (name, answer) in tried {
+        say(&format!("{name}: {answer:?}"));
+    }
+    let child = Command::new(this_program()).arg("socket").output().unwrap();
+    say(&format!("child: {}", String::from_utf8_lossy(&child.stdout)));
+}
+
+fn now() -> Timespec {
+    rustix::time::clock_gettime(rustix::time::ClockId::Realtime)
 }
 
 /// The five sets of `/proc/PID/status`, in its order and without leading zeros.
@@ -480,9 +527,9 @@ fn files_out_of_reach() {
 fn state_is_written() {
     let net = Net::new();
     let mut worker = net.worker("a0");
-    assert_eq!(worker.order("state"), "Ok(3)");
-    assert_eq!(worker.order("state"), "Ok(3)");
-    assert_eq!(fs::read(worker.state.path().join("marks")).unwrap(), b"mar");
+    assert_eq!(worker.order("state"), "Ok(5)");
+    assert_eq!(worker.order("state"), "Ok(5)");
+    assert_eq!(fs::read(worker.state.path().join("marks")).unwrap(), b"marks");
     assert_eq!(worker.order("sleep"), "slept");
 }
 
@@ -819,7 +866,7 @@ fn ordinary_user() {
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&memory), 0);
     net.inject("b0", 1);
     assert_eq!(worker.hear(), FRAME);
-    assert_eq!(worker.order("state"), "Ok(3)");
+    assert_eq!(worker.order("state"), "Ok(5)");
     assert_eq!(worker.order("read /etc/passwd"), "Err(PermissionDenied)");
 }
 
@@ -853,4 +900,54 @@ fn monitor_capabilities() {
         said(&[&NOBODY[..], &missing].concat(), &program, "raw"),
         ["failed: CAP_NET_ADMIN is missing; run as root, or by the systemd unit"]
     );
+}
+
+/// What this program says under the monitor's filter, in a network of its own.
+fn under_the_filter(net: &Net, rest: &[&str]) -> String {
+    let output = net.command(&this_program()).arg("restricted").args(rest).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn monitor_calls() {
+    let (refused, unknown, good) = ("Err(Os { code: 1", "Err(Os { code: 38", "Ok(())");
+    let said = under_the_filter(&Net::new(), &[]);
+    let mut lines = said.lines();
+    for (name, answer) in [
+        ("inet", refused),
+        ("inet6", refused),
+        ("unix", good),
+        ("netlink", good),
+        ("signal", refused),
+        ("memfd", refused),
+        ("symlink", refused),
+        ("chown", refused),
+        ("set the time", refused),
+        ("pidfd", unknown),
+        ("openat2", unknown),
+        ("child", refused),
+    ] {
+        let line = lines.next().unwrap_or_default();
+        assert!(line.starts_with(&format!("{name}: {answer}")), "{name} {answer}: {said}");
+    }
+}
+
+fn monitor_children() {
+    let net = Net::new();
+    let said = under_the_filter(&net, &["/usr/sbin/nft", "add table inet made; list tables"]);
+    assert_eq!(said.trim(), "table inet made");
+    let mut command = net.command(&this_program());
+    let mut worker = Worker::start(
+        command.args(["restricted", &this_program(), "child", "a0"]),
+        tempfile::tempdir().unwrap(),
+    );
+    worker.confined();
+    net.inject("b0", 1);
+    assert_eq!(worker.hear(), FRAME);
+    worker.tell("socket");
+    assert_eq!(worker.end().signal(), Some(SIGSYS), "of two answers the kernel takes the stricter one");
+}
+
+fn monitor_threads() {
+    let said = under_the_filter(&Net::new(), &["--thread"]);
+    assert!(said.starts_with("failed: ") && said.contains("it has 2 threads"), "{said}");
 }

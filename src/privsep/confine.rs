@@ -1,6 +1,7 @@
-//! What the worker gives up before it sees a frame: capabilities, files, system calls, each for good.
+//! What the worker gives up before it sees a frame: capabilities, files, system calls, each for good. And the system
+//! calls that the monitor gives up before it touches the firewall.
 //!
-//! In this order, because each step needs what a later one takes away: capabilities (bounding set first),
+//! The worker in this order, because each step needs what a later one takes away: capabilities (bounding set first),
 //! `no_new_privs`, not dumpable, death with the parent, Landlock, seccomp.
 
 use std::fmt;
@@ -73,8 +74,20 @@ pub fn confine(writable: &[&Path], receiving: &[BorrowedFd<'_>]) -> Result<Confi
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| step("setting the parent's death signal")(error.into()))?;
     let confinement = restrict_files(writable)?;
-    syscalls::restrict(receiving).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
+    syscalls::restrict_worker(receiving).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
     Ok(confinement)
+}
+
+/// Leaves the monitor, and all that it starts, the system calls of its own table. Capabilities, files and the right to
+/// start programs stay as they are.
+///
+/// # Errors
+/// [`ConfineError`]: there are threads already, or the kernel has no filters.
+pub fn restrict_monitor() -> Result<(), ConfineError> {
+    alone()?;
+    set_no_new_privs(true)
+        .map_err(|error| ConfineError::Step { name: "setting no_new_privs", source: error.into() })?;
+    syscalls::restrict_monitor().map_err(|error| ConfineError::Seccomp(error.to_string()))
 }
 
 /// Keeps the memory of this process, which is going to hold keys, out of core files, and from other processes of its user
@@ -98,7 +111,7 @@ pub fn try_out() -> Result<Landlock, ConfineError> {
     let tried = std::thread::spawn(move || {
         set_no_new_privs(true).map_err(|error| step("setting no_new_privs")(error.into()))?;
         let confinement = restrict_files(&[])?;
-        syscalls::restrict(&[]).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
+        syscalls::restrict_worker(&[]).map_err(|error| ConfineError::Seccomp(error.to_string()))?;
         Ok(confinement.landlock)
     });
     tried.join().unwrap_or_else(|_| Err(step("starting a thread")(io::ErrorKind::Other.into())))
@@ -164,7 +177,7 @@ pub enum ConfineError {
 
 impl fmt::Display for ConfineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the worker cannot be confined, so it will not read packets: ")?;
+        f.write_str("this process cannot be confined, so it will not go on: ")?;
         match self {
             Self::Threads(threads) => {
                 write!(f, "it has {threads} threads; confine it before starting others")

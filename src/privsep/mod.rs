@@ -24,7 +24,7 @@ pub mod explain;
 pub mod message;
 mod monitor;
 mod pipeline;
-mod syscalls;
+pub mod syscalls;
 mod worker;
 
 use std::io;

@@ -18,6 +18,7 @@ mod frames;
 
 mod adversary;
 mod agent;
+mod calls;
 mod cert;
 mod confined;
 mod corner;

@@ -78,7 +78,13 @@ fn monitor(monitor: &Process) -> Finding {
             "stop the daemon, and report this: it should have given those capabilities up",
         );
     }
-    if monitor.no_new_privs && monitor.is_filtered && monitor.user != 0 {
+    if !monitor.no_new_privs || !monitor.is_filtered {
+        return Finding::problem(
+            format!("the monitor may make any system call: {}", described(monitor)),
+            "restart the daemon; if this stays, report it: it should not have touched the firewall",
+        );
+    }
+    if monitor.user != 0 {
         return Finding::ok("the monitor can change the firewall and nothing else, under a user of its own");
     }
     Finding::warning(

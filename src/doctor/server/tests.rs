@@ -149,12 +149,19 @@ fn a_worker_with_any_right_left_is_a_problem() {
 
 #[test]
 fn a_monitor_by_hand_is_a_warning_and_one_with_more_rights_a_problem() {
-    let by_hand = Process { user: 0, no_new_privs: false, is_filtered: false, ..KEEPER };
+    let by_hand = Process { user: 0, ..KEEPER };
     let found = of_daemon(|running| running.monitor = Some(by_hand));
     assert!(
         found.len() == 1 && found[0].starts_with("sandbox warning: the monitor runs outside"),
         "{found:?}"
     );
+    for free in [Process { is_filtered: false, ..KEEPER }, Process { no_new_privs: false, ..KEEPER }] {
+        let found = of_daemon(|running| running.monitor = Some(free));
+        assert!(
+            found.len() == 1 && found[0].starts_with("sandbox problem: the monitor may make any"),
+            "{found:?}"
+        );
+    }
     let mighty = Process { capabilities: u64::MAX, ..KEEPER };
     let found = of_daemon(|running| running.monitor = Some(mighty));
     assert!(

@@ -138,6 +138,7 @@ impl Monitor {
             config::load_sound(&directories.config, &last_good).map_err(broken_configuration)?;
         let lock = lock(&directories)?;
         super::capabilities::keep_only_net_admin().map_err(failed("cannot give up privileges"))?;
+        super::confine::restrict_monitor().map_err(|error| Ended::Failed(error.to_string()))?;
         let log = Log::open(format.unwrap_or(config.settings.log.format), config.settings.log.level);
         let desk = Desk::open(&config, &directories.state)
             .map_err(|error| Ended::Failed(format!("the firewall cannot be set up: {error}")))?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Course, SUBJECT};
 use crate::Outcome;
 use crate::contenders::{Contender, Ours};
-use crate::knocks::fresh_source;
+use crate::knocks::{Knock, fresh_source};
 use crate::machine::Machines;
 use crate::probe::Probe;
 use crate::results::{Number, Results, count, spread};
@@ -27,6 +27,8 @@ const SILENCE: Duration = Duration::from_millis(150);
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The pause between two knocks of the wanderer.
 const WANDERS: Duration = Duration::from_millis(250);
+/// Until when the port is tried after the first packet and after its copies, as the program's client does.
+const COPIES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(750), PATIENCE];
 /// How often each of the wanderer's knocks is sent once more, from elsewhere.
 const REPLAYS: usize = 20;
 
@@ -98,8 +100,8 @@ impl Client {
     }
 }
 
-/// Knocks from one address after the other, and sends each knock again once it has opened. The last of all replays are
-/// of a knock that is as old as the run.
+/// Knocks from one address after the other, as the program does, and sends each knock again from elsewhere once it has
+/// opened; the last of these is a knock as old as the run.
 pub(super) fn wander(ours: &mut Ours, course: &Course, tallies: &Tallies) -> Outcome<()> {
     let oldest = ours.knock()?;
     while course.wait(WANDERS) {
@@ -108,25 +110,38 @@ pub(super) fn wander(ours: &mut Ours, course: &Course, tallies: &Tallies) -> Out
         while answer.opened.is_none() && answer.tries < TRIES {
             answer.tries += 1;
             let knock = ours.knock()?;
-            let probe = Probe { from, port: ours.port(), every: EVERY, patience: PATIENCE };
             let started = Instant::now();
-            knock.send(from)?;
-            answer.opened = probe.opened(started)?.map(|opened| opened.after);
-            let thief = fresh_source();
-            (0..REPLAYS).try_for_each(|_| knock.send(thief))?;
-            oldest.send(thief)?;
-            let probe = Probe { from: thief, port: ours.port(), every: EVERY, patience: SILENCE / 10 };
-            answer.stays_open |= probe.opened(Instant::now())?.is_some();
+            for until in COPIES {
+                knock.send(from)?;
+                answer.packets += 1;
+                let probe = Probe { from, port: ours.port(), every: EVERY, patience: until };
+                answer.opened = probe.opened(started)?.map(|opened| opened.after);
+                if answer.opened.is_some() {
+                    answer.stays_open = opens_for_a_thief(ours.port(), &[knock, oldest.clone()])?;
+                    break;
+                }
+            }
         }
         tallies.add("spa", answer);
     }
     Ok(())
 }
 
+/// Whether what was used opens for somebody who sends it again and again.
+fn opens_for_a_thief(port: u16, [used, oldest]: &[Knock; 2]) -> Outcome<bool> {
+    let thief = fresh_source();
+    (0..REPLAYS).try_for_each(|_| used.send(thief))?;
+    oldest.send(thief)?;
+    let probe = Probe { from: thief, port, every: EVERY, patience: SILENCE / 10 };
+    Ok(probe.opened(Instant::now())?.is_some())
+}
+
 /// What became of one knock.
 #[derive(Default)]
 struct Answer {
     tries: usize,
+    /// Of the wanderer, with copies.
+    packets: usize,
     opened: Option<Duration>,
     /// Open after its end, or for somebody who sent the knock again.
     stays_open: bool,
@@ -144,6 +159,8 @@ pub(super) struct Tally {
     /// Knocks that needed more than one try, and those tries.
     pub(super) retried: usize,
     pub(super) retries: usize,
+    /// The wanderer's knocks of which the first packet had no effect.
+    pub(super) by_copy: usize,
     pub(super) unanswered: usize,
     pub(super) stayed_open: usize,
     pub(super) complaints: Vec<String>,
@@ -156,6 +173,7 @@ impl Tallies {
         let tally = all.entry(method).or_default();
         tally.knocks += 1;
         tally.retried += usize::from(answer.tries > 1 && answer.opened.is_some());
+        tally.by_copy += usize::from(answer.packets > 1 && answer.opened.is_some());
         tally.retries += answer.tries.saturating_sub(1);
         tally.unanswered += usize::from(answer.opened.is_none());
         tally.stayed_open += usize::from(answer.stays_open);
@@ -174,6 +192,7 @@ impl Tallies {
             sum.knocks += one.knocks;
             sum.retried += one.retried;
             sum.retries += one.retries;
+            sum.by_copy += one.by_copy;
             sum.unanswered += one.unanswered;
             sum.stayed_open += one.stayed_open;
             sum.complaints.extend(one.complaints);
@@ -188,6 +207,7 @@ impl Tallies {
                 ("knocks", "", count(tally.knocks)),
                 ("answered", "", count(tally.knocks - tally.unanswered)),
                 ("retries", "", count(tally.retries)),
+                ("by a copy", "", count(tally.by_copy)),
                 ("stayed open", "", count(tally.stayed_open)),
             ];
             numbers.extend(spread(["median", "p99", "longest"], &tally.opened));

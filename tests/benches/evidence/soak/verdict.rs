@@ -31,7 +31,10 @@ pub(super) fn judge(samples: &Samples, tallies: &Tallies, changes: u64) -> Outco
     for condition in &all {
         println!("  {}  {}", if condition.holds { "holds " } else { "BROKEN" }, condition.what);
     }
-    println!("  {}", cpu(samples));
+    println!("  {}\n  what the workers counted:", cpu(samples));
+    for (name, count) in &samples.last.counters {
+        println!("    {count:>12}  {name}");
+    }
     for (method, tally) in tallies.all() {
         for complaint in tally.complaints {
             println!("  {method}: {complaint}");
@@ -45,9 +48,10 @@ fn answered(tallies: &Tallies) -> Condition {
     let total = tallies.total();
     let methods = tallies.all().len();
     let what = format!(
-        "{} knocks by {methods} methods, {} answered, {} only after a retry or two (retries: {})",
+        "{} knocks by {methods} methods, {} answered, {} of them not by the first packet, {} by a knock anew (tries anew: {})",
         total.knocks,
         total.knocks - total.unanswered,
+        total.by_copy,
         total.retried,
         total.retries
     );
