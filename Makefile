@@ -29,9 +29,9 @@ model: ## two models of the protocol, searched by Spin and, where it is installe
 	@command -v verifpal >/dev/null || echo "make model: without Verifpal; the head of tests/model/run says how to get it"
 	@! command -v verifpal >/dev/null || tests/model/run stolen
 
-fuzz: ## every parser with what libFuzzer thinks of, for SECONDS=10 each
+fuzz: ## every parser with what libFuzzer thinks of, for SECONDS=10 each (ASAN=1: every byte beside a buffer is watched)
 	tests/install-deps test
-	tests/fuzz/run --seconds $(or $(SECONDS),10) --jobs 2
+	tests/fuzz/run $(if $(ASAN),--asan) --seconds $(or $(SECONDS),10) --jobs 2
 
 bench: ## what knocking costs on this machine, beside fwknopd and knockd (QUICK=1, ONLY=latency|junk|idle|growth|loss)
 	tests/install-deps bench

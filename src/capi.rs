@@ -295,4 +295,41 @@ mod tests {
             Ok("a mistake in knockd-rs ended this call; please report it")
         );
     }
+
+    #[test]
+    fn a_reason_has_an_end_and_whole_characters_however_little_room_there_is() {
+        for (room, expected) in
+            [(0, ""), (1, "\0"), (2, "\0"), (3, "\u{fc}\0"), (4, "\u{fc}b\0"), (9, "\u{fc}b\0")]
+        {
+            let mut bytes = vec![b'#'; room];
+            // SAFETY: there are so many bytes.
+            unsafe { Reason::new(bytes.as_mut_ptr().cast(), room) }.write("\u{fc}b");
+            assert_eq!(bytes.get(..expected.len()), Some(expected.as_bytes()), "{room}");
+            assert!(bytes.iter().skip(expected.len()).all(|byte| *byte == b'#'), "{room}");
+        }
+    }
+
+    #[test]
+    fn options_of_other_versions_are_read_as_far_as_both_sides_know_them() {
+        let ours = size_of::<Options>();
+        let read = |size: usize, rest: u64| {
+            let mut words = vec![rest; size.div_ceil(8).max(1)];
+            words[0] = size as u64;
+            // SAFETY: as long as it says, and for a size that is wrong nothing but that is read.
+            unsafe { known(words.as_ptr().cast()) }.map_err(|failure| failure.reason)
+        };
+        let short = read(16, u64::MAX).unwrap();
+        assert_eq!((short.methods, short.timeout_ms, short.knocks), (u32::MAX, u32::MAX, 0));
+        assert_eq!(read(ours, 0), Ok(Options { size: ours, ..Options::default() }));
+        assert_eq!(read(ours + 24, 0).map(|options| options.methods), Ok(0));
+        assert!(read(ours + 24, 1).unwrap_err().contains("more in them"));
+        for wrong in [0, 7, MOST + 8, usize::MAX / 2 + 1] {
+            let words = [wrong as u64];
+            // SAFETY: a size alone, which is refused.
+            assert!(unsafe { known(words.as_ptr().cast()) }.is_err());
+        }
+        // SAFETY: null is allowed.
+        let none = unsafe { known(std::ptr::null()) };
+        assert_eq!(none.map_err(|failure| failure.reason), Ok(Options::default()));
+    }
 }

@@ -251,6 +251,13 @@ pub fn group(name: &str) -> Option<u32> {
     group_in(&std::fs::read_to_string("/etc/group").ok()?, name)
 }
 
+/// For the fuzzer: the system's lists of users and groups.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_accounts(text: &str) {
+    let found = account_in(text, "knockd-rs").is_some() || group_in(text, "knockd-rs").is_some();
+    assert!(!found || text.contains("knockd-rs:"));
+}
+
 fn account_in(passwd: &str, name: &str) -> Option<Account> {
     let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
     let mut fields = line.split(':').skip(2);

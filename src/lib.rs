@@ -61,6 +61,6 @@ pub mod doctor;
 pub mod socks;
 
 /// Ways into private parsers for `tests/fuzz`.
-#[cfg(all(feature = "fuzzing", feature = "daemon"))]
+#[cfg(all(feature = "fuzzing", feature = "daemon", feature = "client"))]
 #[doc(hidden)]
 pub mod fuzzing;

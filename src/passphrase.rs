@@ -164,6 +164,15 @@ fn typed(terminal: &mut impl io::Read, max: usize) -> io::Result<Zeroizing<Vec<u
     Ok(line)
 }
 
+/// For the fuzzer: a line has an end, and no more room than there is.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(bytes: &[u8]) {
+    if let Ok(line) = typed(&mut io::Cursor::new(bytes), 64) {
+        assert!(line.len() <= 64 && line.len() <= bytes.len());
+        assert!(!line.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 3 | 4 | 8 | 0x15 | 0x1c | 0x7f)));
+    }
+}
+
 /// Switches the echo on again, however this ends.
 struct Echo {
     terminal: File,

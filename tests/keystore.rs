@@ -15,7 +15,7 @@ use std::process::Command;
 use knockd_rs::client::cert::{Identity, IdentityError};
 use knockd_rs::x509::crl::{Crl, CrlError};
 use knockd_rs::x509::keystore::{KeyError, read_key, read_pkcs12};
-use knockd_rs::x509::{certificates, revocation_lists};
+use knockd_rs::x509::{certificates, pem, revocation_lists};
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
@@ -106,6 +106,42 @@ fn a_pkcs12_file_holds_key_and_chain() {
     assert_eq!(read_pkcs12(&without_mac, b"wrong").err(), Some(KeyError::Passphrase));
     let no_key = office.openssl(&["pkcs12", "-export", "-nokeys", "-in", text(&ca), "-passout", "WORD"]);
     assert_eq!(read_pkcs12(&no_key, PASSPHRASE).err(), Some(KeyError::NoKey));
+}
+
+/// One element of DER; what is shorter than 128 bytes.
+fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    [&[tag, u8::try_from(content.len()).unwrap()], &content[..]].concat()
+}
+
+/// A private key as `openssl pkcs8 -scrypt` writes it, with this cost (RFC 7914, section 7).
+fn sealed_by_scrypt(cost: &[u8], block: u8) -> Vec<u8> {
+    const SCRYPT: &[u8] = &[0x06, 9, 0x2b, 6, 1, 4, 1, 0xda, 0x47, 4, 0x0b];
+    const PBES2: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 13];
+    const AES256_CBC: &[u8] = &[0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 1, 42];
+    let numbers = [element(2, &[cost]), element(2, &[&[block]]), element(2, &[&[1]])].concat();
+    let cost = element(0x30, &[SCRYPT, &element(0x30, &[&element(4, &[&[7; 8]]), &numbers])]);
+    let cipher = element(0x30, &[AES256_CBC, &element(4, &[&[9; 16]])]);
+    let scheme = element(0x30, &[PBES2, &element(0x30, &[&cost, &cipher])]);
+    pem("ENCRYPTED PRIVATE KEY", &element(0x30, &[&scheme, &element(4, &[&[5; 16]])])).into_bytes()
+}
+
+#[test]
+fn a_key_file_that_asks_for_more_memory_than_there_is_is_refused_at_once() {
+    assert_eq!(
+        read(&sealed_by_scrypt(&[0x40, 0], 8)),
+        Err(KeyError::Passphrase),
+        "16 MiB, as openssl has it"
+    );
+    assert_eq!(read(&sealed_by_scrypt(&[0x10, 0, 0, 0, 0], 8)), Err(KeyError::TooDear), "64 TiB");
+    assert_eq!(read(&sealed_by_scrypt(&[0x20, 0, 0], 8)), Err(KeyError::TooDear), "2 GiB");
+}
+
+#[test]
+fn a_key_file_without_a_cost_is_an_error_and_no_panic() {
+    assert_eq!(read(&sealed_by_scrypt(&[0], 8)), Err(KeyError::Malformed));
+    assert_eq!(read(&sealed_by_scrypt(&[0x40, 0], 0)), Err(KeyError::Malformed));
+    assert!(read(&sealed_by_scrypt(&[3], 8)).is_err());
 }
 
 #[test]

@@ -56,7 +56,10 @@ const MAY_USE: &[(&str, &str)] = &[
     // The C interface, behind a feature of its own.
     ("capi", "client"),
     // For tests/fuzz alone, likewise.
-    ("fuzzing", "config crypto enrol knock migrate nft policy profile state text x509"),
+    (
+        "fuzzing",
+        "ca cli client config control crypto doctor enrol files frame knock migrate nft passphrase policy privsep profile state text time x509",
+    ),
     // Above all; named by main alone.
     (
         "cli",

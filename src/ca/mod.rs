@@ -27,6 +27,8 @@ use crate::time::Timestamp;
 use crate::x509::request::Request;
 
 pub use fetch::{FetchError, Fetched, fetch};
+#[cfg(feature = "fuzzing")]
+pub(crate) use index::check as check_index;
 pub use index::{Entry, Index, State};
 pub use sign::{Allow, REASONS, Reason, Wish, request};
 

@@ -11,6 +11,7 @@ use super::Failure;
 use super::exit::print;
 use crate::control::{Closing, Command, Listening, Reply, Revoked, Status, call, socket_path};
 use crate::grant::Uses;
+use crate::log::escape;
 use crate::profile::Opens;
 use crate::text::{PortRange, Span};
 
@@ -81,7 +82,7 @@ impl Daemon {
     }
 
     fn ask(&self, command: &Command) -> Result<Reply, Failure> {
-        call(&self.runtime_dir, command).map_err(|error| self.unheard(&error))
+        call(&self.runtime_dir, command).map(tamed).map_err(|error| self.unheard(&error))
     }
 
     /// Why there was no answer.
@@ -103,6 +104,16 @@ impl Daemon {
             }
             _ => Failure::NoDaemon(format!("{}: {error}", path.display())),
         }
+    }
+}
+
+/// The daemon's sentences without what a terminal would obey.
+fn tamed(reply: Reply) -> Reply {
+    let tame = |lines: Vec<String>| lines.iter().map(|line| escape(line).into_owned()).collect();
+    match reply {
+        Reply::Done(lines) => Reply::Done(tame(lines)),
+        Reply::Refused(lines) => Reply::Refused(tame(lines)),
+        other => other,
     }
 }
 

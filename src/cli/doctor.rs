@@ -210,7 +210,7 @@ fn is_obeyed(character: char) -> bool {
 
 /// The same JSON, in which a terminal obeys nothing but the ends of lines: what JSON itself lets pass is written as its
 /// number. All such characters are inside of texts.
-fn inert(json: &str) -> String {
+pub(super) fn inert(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {
         if is_obeyed(character) && character != '\n' {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Failure;
 use super::control::Daemon;
+use super::doctor::inert;
 use super::utc::time;
 use crate::control::{Reply, Told};
 use crate::log::escape;
@@ -59,7 +60,7 @@ impl Events {
 
     /// Whether somebody still reads.
     fn show(&self, told: &Told) -> Result<bool, Failure> {
-        let line = if self.json { serde_json::to_string(told).unwrap_or_default() } else { line(told) };
+        let line = if self.json { json(told) } else { line(told) };
         match writeln!(io::stdout(), "{line}") {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -80,6 +81,10 @@ pub(super) fn is_wanted(names: &[String], told: &Told) -> bool {
     names.is_empty() || names.contains(&told.event)
 }
 
+fn json(told: &Told) -> String {
+    inert(&serde_json::to_string(told).unwrap_or_default())
+}
+
 /// `2026-01-01 00:00:00.000Z granted laptop from 192.0.2.1: tcp/22 for 15s, one connection`.
 fn line(told: &Told) -> String {
     #[expect(
@@ -87,16 +92,40 @@ fn line(told: &Told) -> String {
         clippy::cast_sign_loss,
         reason = "a float becomes the nearest number there is"
     )]
-    let at = Timestamp::from_nanos((told.time * 1000.0).round() as u64 * 1_000_000);
+    let at = Timestamp::from_nanos(((told.time * 1000.0).round() as u64).saturating_mul(1_000_000));
     let profile = told.profile.as_ref().map(|profile| format!(" {profile}"));
     let source = told.source.map(|source| format!(" from {source}"));
     let words = [Some(told.event.clone()), profile, source, Some(format!(": {}", told.text))];
     format!("{} {}", time(at), escape(&words.into_iter().flatten().collect::<String>()))
 }
 
+/// What is shown of an event is one line, of which a terminal obeys nothing.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(told: &Told) {
+    for line in [line(told), json(told)] {
+        assert_eq!(escape(&line), line);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_at_a_time_that_no_clock_shows_is_shown_at_the_end_of_time() {
+        for time in ["1e300", "1e15", "-1e300"] {
+            let told = format!(r#"{{"time":{time},"level":"info","event":"granted","text":"a"}}"#);
+            let shown = line(&serde_json::from_str(&told).unwrap());
+            assert!(shown.starts_with(if time == "-1e300" { "1970-" } else { "2554-" }), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_an_event_in_json_and_machines_read_what_was_meant() {
+        let told = Told { text: "\u{9b}2J \u{202e}txt\u{7f}".to_owned(), ..Told::default() };
+        assert_eq!(escape(&json(&told)), json(&told));
+        assert_eq!(serde_json::from_str::<Told>(&json(&told)).unwrap(), told);
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_is_in_it() {

@@ -256,6 +256,12 @@ fn environment(told: &Told) -> Vec<(&'static str, String)> {
     variables.into_iter().filter_map(set).collect()
 }
 
+/// No variable that a command learns an event from holds a control character.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(told: &Told) {
+    assert!(environment(told).iter().all(|(_, value)| escape(value) == *value));
+}
+
 fn following() -> Told {
     Told {
         time: crate::clock::wall().as_secs_with_millis(),

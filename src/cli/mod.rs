@@ -268,3 +268,24 @@ fn run(cli: Cli) -> ExitCode {
 pub fn command() -> clap::Command {
     Cli::command()
 }
+
+/// For the fuzzer: the file of ssh with the lines for a server.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_ssh_config(text: &str) {
+    ssh_config::check(text);
+}
+
+/// For the fuzzer: what is shown of the daemon's answer.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_reply(reply: &crate::control::Reply) {
+    use crate::control::Reply;
+
+    match reply {
+        Reply::Status(status) => status::check(status),
+        Reply::Event(told) => {
+            events::check(told);
+            hook::check(told);
+        }
+        Reply::Done(_) | Reply::Refused(_) => {}
+    }
+}

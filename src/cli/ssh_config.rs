@@ -128,7 +128,8 @@ fn current(path: &Path) -> Result<String, FileError> {
 /// The text with the server's lines at its top, and without those that were there before.
 fn with_block(text: &str, server: &ServerName, block: &str) -> Result<String, String> {
     let (begin, end) = marks(server);
-    let lines: Vec<&str> = text.lines().collect();
+    // With their ends, which stay as they are.
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let at = |mark: &str| lines.iter().position(|line| line.trim() == mark);
     let rest: Vec<&str> = match (at(&begin), at(&end)) {
         (None, None) => lines,
@@ -141,8 +142,21 @@ fn with_block(text: &str, server: &ServerName, block: &str) -> Result<String, St
             ));
         }
     };
-    let rest: String = rest.iter().map(|line| format!("{line}\n")).collect();
-    Ok(format!("{block}{rest}"))
+    Ok(format!("{block}{}", rest.concat()))
+}
+
+/// For the fuzzer: the lines come first, come once, and leave all others in their order; a second time changes nothing.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(text: &str) {
+    let Ok(server) = "home".parse() else { return };
+    let (begin, end) = marks(&server);
+    let block = format!("{begin}\nHost home\nMatch all\n{end}\n");
+    let Ok(with) = with_block(text, &server, &block) else { return };
+    assert_eq!(with_block(&with, &server, &block).as_ref(), Ok(&with));
+    let rest = with.strip_prefix(&block).unwrap_or_default();
+    let mut all = text.split_inclusive('\n');
+    assert!(rest.split_inclusive('\n').all(|line| all.any(|other| other == line)), "{with:?}");
+    assert!(text.contains(&begin) || rest == text);
 }
 
 #[cfg(test)]
@@ -163,6 +177,15 @@ mod tests {
         let newer = BLOCK.replace("Host home", "Host home\n    Port 2222");
         assert_eq!(put(&once, &newer).unwrap(), format!("{newer}{own}"));
         assert_eq!(put("", BLOCK).unwrap(), BLOCK);
+    }
+
+    #[test]
+    fn the_ends_of_other_lines_stay_as_they_are() {
+        for own in ["Host a\r\n    User me\r\n", "Host a", "\r", "\n\r\n\r"] {
+            let once = put(own, BLOCK).unwrap();
+            assert_eq!(once, format!("{BLOCK}{own}"));
+            assert_eq!(put(&once, BLOCK).unwrap(), once);
+        }
     }
 
     #[test]

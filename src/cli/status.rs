@@ -1,5 +1,6 @@
 //! `status`: one screen that says how things stand.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::num::NonZeroU32;
@@ -9,6 +10,7 @@ use clap::Args;
 
 use super::Failure;
 use super::control::Daemon;
+use super::doctor::inert;
 use super::exit::print;
 use crate::clock;
 use crate::control::{Closing, GrantStatus, GuardStatus, ProfileStatus, Status};
@@ -40,7 +42,7 @@ impl Show {
         if self.json {
             let json = serde_json::to_string_pretty(&self.daemon.status()?)
                 .map_err(|error| Failure::Failed(error.to_string()))?;
-            return print(&json);
+            return print(&inert(&json));
         }
         let style = Style { color: std::io::stdout().is_terminal() };
         if !self.watch {
@@ -92,6 +94,7 @@ impl Style {
 }
 
 fn screen(mut status: Status, now: u64, number: usize, style: Style) -> String {
+    tame(&mut status);
     // Those that end first, first.
     status.grants.sort_by(|a, b| a.expires_in.total_cmp(&b.expires_in));
     let mut out = String::new();
@@ -102,12 +105,12 @@ fn screen(mut status: Status, now: u64, number: usize, style: Style) -> String {
     let running = Span::from_secs(u32::try_from(status.running_for).unwrap_or(u32::MAX));
     let _ = writeln!(out, "knockd-rs {}  {health}  running for {running}", status.version);
     for trouble in &status.degraded {
-        let _ = writeln!(out, "  {} {}", style.paint("31", "!"), escape(trouble));
+        let _ = writeln!(out, "  {} {}", style.paint("31", "!"), trouble);
     }
     let _ = writeln!(out, "knocks    {}", status.capture);
     let _ = writeln!(out, "firewall  {}", status.firewall);
     for note in &status.notes {
-        let _ = writeln!(out, "note      {}", escape(note));
+        let _ = writeln!(out, "note      {note}");
     }
     guards(&mut out, &status.guards, style);
     grants(&mut out, &status.grants, number, style);
@@ -115,6 +118,32 @@ fn screen(mut status: Status, now: u64, number: usize, style: Style) -> String {
     profiles(&mut out, &status, now, number, style);
     counters(&mut out, &status.counters, style);
     out
+}
+
+/// Whatever the daemon has heard or read, a terminal obeys none of it.
+fn tame(status: &mut Status) {
+    let Status { version, degraded, notes, capture, firewall, profiles, .. } = status;
+    let Status { grants, lockouts, last_knocks, counters, .. } = status;
+    let texts = [version, capture, firewall].into_iter().chain(degraded).chain(notes).chain(last_knocks);
+    let of_profiles = profiles.iter_mut().flat_map(|profile| [&mut profile.name, &mut profile.fingerprint]);
+    let of_grants =
+        grants.iter_mut().flat_map(|grant| std::iter::once(&mut grant.profile).chain(&mut grant.subject));
+    let of_lockouts = lockouts.iter_mut().map(|lockout| &mut lockout.profile);
+    let of_counters = counters.iter_mut().map(|(name, _)| name);
+    for text in texts.chain(of_profiles).chain(of_grants).chain(of_lockouts).chain(of_counters) {
+        if let Cow::Owned(escaped) = escape(text) {
+            *text = escaped;
+        }
+    }
+}
+
+/// Of the screen a terminal obeys nothing but the ends of lines.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(status: &Status) {
+    let json = inert(&serde_json::to_string_pretty(status).unwrap_or_default());
+    for text in [json, screen(status.clone(), 1_800_000_000, 0, Style { color: false })] {
+        assert!(text.lines().all(|line| escape(line) == line), "{text:?}");
+    }
 }
 
 fn guards(out: &mut String, guards: &[GuardStatus], style: Style) {
@@ -285,4 +314,26 @@ fn countdown(seconds: f64) -> String {
     )]
     let whole = seconds as u32;
     Span::from_secs(whole).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_stands_in_the_status() {
+        let trap = "\u{1b}[2J\u{9b}2J\u{202e}\r\n";
+        let json = r#"{"version":T,"monitor_pid":1,"worker_pid":2,"running_for":9,"configuration":1,"serving":1,"degraded":[T],
+            "notes":[T],"capture":T,"firewall":T,"landlock":true,"guards":[],"last_knocks":[T],"counters":[[T,1]],
+            "profiles":[{"name":T,"enabled":true,"open":[],"duration":"15s","max_duration":"1m","connections":"many",
+            "fingerprint":T,"last_knock":null}],"lockouts":[{"profile":T,"address":"::1","begins_in":0.0,"ends_in":9.0}],
+            "grants":[{"profile":T,"subject":T,"address":"::1","prefix":128,"ports":"tcp/22","connections":"many",
+            "expires_in":1.0,"granted_for":2.0,"packets":0,"bytes":0}]}"#;
+        let json = json.replace(":T", &format!(":{}", serde_json::to_string(trap).unwrap()));
+        let json = json.replace("[T", &format!("[{}", serde_json::to_string(trap).unwrap()));
+        let status: Status = serde_json::from_str(&json).unwrap();
+        let shown = screen(status, 1_800_000_000, 0, Style { color: false });
+        assert!(shown.matches("[2J").count() >= 12, "{shown}");
+        assert!(shown.lines().all(|line| escape(line) == line), "{shown:?}");
+    }
 }

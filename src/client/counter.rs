@@ -159,7 +159,7 @@ fn advance<T>(
     let (number, taken) = next(stored(&file).map_err(|error| fault(error.into()))?);
     let Some(number) = number else { return Ok(taken) };
     // One write of fixed length over the old number: a rename would leave the lock on a file that is gone.
-    let line = format!("{:0width$}\n", number.as_nanos(), width = DIGITS);
+    let line = print(number);
     file.write_all_at(line.as_bytes(), 0)
         .and_then(|()| file.set_len(u64::try_from(line.len()).unwrap_or(0)))
         .and_then(|()| file.sync_all())
@@ -227,13 +227,40 @@ fn stored(file: &File) -> io::Result<Stored> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Stored::Garbage),
         other => other?,
     }
-    let number = match line.split_last() {
+    Ok(parse(&line).map_or(Stored::Garbage, Stored::Last))
+}
+
+fn parse(line: &[u8; DIGITS + 1]) -> Option<Timestamp> {
+    match line.split_last() {
         Some((b'\n', digits)) if digits.iter().all(u8::is_ascii_digit) => {
-            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok())
+            std::str::from_utf8(digits).ok()?.parse().ok().map(Timestamp::from_nanos)
         }
         _ => None,
-    };
-    Ok(number.map_or(Stored::Garbage, |nanos| Stored::Last(Timestamp::from_nanos(nanos))))
+    }
+}
+
+fn print(number: Timestamp) -> String {
+    format!("{:0width$}\n", number.as_nanos(), width = DIGITS)
+}
+
+/// For the fuzzer: what is read is what would be written, and whatever was stored, every kind of knock is later than the
+/// one before or waits, and none is far ahead of the clock.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(line: &[u8; DIGITS + 1], now: Timestamp) {
+    let Some(last) = parse(line) else { return };
+    assert_eq!(print(last).as_bytes(), line);
+    let latest = now.saturating_add(FAR_AHEAD + Duration::from_secs(60));
+    if last.since(now) <= FAR_AHEAD && latest < Timestamp::from_nanos(u64::MAX) {
+        for counter in [next_counter(now, Some(last)), sequence::next_counter(now, Some(last))] {
+            assert!(counter > last && counter <= latest);
+        }
+    }
+    if let Ok(slot) = Slot::next(now, Some(Slot::of(last))) {
+        assert!(slot.counter() <= latest);
+    }
+    if let Ok(step) = totp::next_step(now, Some(totp::step(last))) {
+        assert!(totp::time(step) <= latest && step != totp::step(last));
+    }
 }
 
 /// Locks the file until it is closed (`flock(2)`). Gives up after five seconds: locks are held for one write, or for the

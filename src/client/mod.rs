@@ -103,6 +103,10 @@ pub use crate::session::Uses;
 pub use crate::text::{PortRange, Protocol, ServerName, Span};
 pub use crate::time::Timestamp;
 
+/// For the fuzzer: a SYN made of the kernel's own.
+#[cfg(feature = "fuzzing")]
+pub(crate) use syn::check_packet;
+
 #[cfg(test)]
 mod tests {
     use super::*;

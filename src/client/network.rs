@@ -123,6 +123,15 @@ fn hardware_of(neighbours: &str, router: Ipv4Addr) -> Option<&str> {
     })
 }
 
+/// For the fuzzer: what is found in the kernel's tables stands in them.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(text: &str) {
+    let found = router4(text, Ipv4Addr::new(192, 0, 2, 7)).map(|(device, _)| device);
+    let found6 = router6(text, Ipv6Addr::LOCALHOST).map(|(device, _)| device);
+    let hardware = hardware_of(text, Ipv4Addr::new(192, 0, 2, 1));
+    assert!([found, found6, hardware].into_iter().flatten().all(|word| text.contains(word)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -121,3 +121,14 @@ impl Salvo for Syns {
         }
     }
 }
+
+/// For the fuzzer: another connection's SYN out of this one's.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_packet(
+    packet: &[u8],
+    source: std::net::IpAddr,
+    destination: SocketAddr,
+    syn: crate::frame::Syn,
+) {
+    packet::check(packet, &Change { source, destination, hops: 64, random: 0x1234_5678, syn });
+}

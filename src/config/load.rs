@@ -328,6 +328,31 @@ fn read(text: &str, report: &Report) -> Option<(Settings, Certificates)> {
     Some((settings, certificates))
 }
 
+/// For the fuzzer: settings, and a profile beside them. Every error as it is printed; `None` for settings that are no TOML.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(settings: &str, profile: Option<&str>) -> Option<Vec<String>> {
+    let report = Report::new(SETTINGS_FILE);
+    let read = read(settings, &report);
+    let mut errors = report.into_parts().0;
+    let (settings, certificates) = read?;
+    let server = Server { services: Some(&settings.services), freshness: settings.freshness };
+    let report = Report::new("profiles.d/fuzz.toml");
+    let name = "fuzz".parse().ok()?;
+    let profile = profile.and_then(|text| profile::read(name, text, Syntax::Toml, server, &report));
+    errors.extend(report.into_parts().0);
+    let profiles: Vec<_> = profile.into_iter().map(|read| (report_name(), read)).collect();
+    errors.extend(together::rules(Some(&settings), &certificates.rules, &profiles).into_parts().0);
+    for report in together::profiles(Some(&settings), None, &profiles) {
+        errors.extend(report.into_parts().0);
+    }
+    Some(errors.iter().map(ToString::to_string).collect())
+}
+
+#[cfg(feature = "fuzzing")]
+fn report_name() -> String {
+    "profiles.d/fuzz.toml".to_owned()
+}
+
 /// The names in the directory, sorted; none when it is not there.
 fn names_in(dir: &Path) -> Result<Vec<String>, String> {
     let entries = match std::fs::read_dir(dir) {

@@ -23,6 +23,8 @@ pub use certificates::{CertificateAuthority, CertificateRule, Certificates, DEFA
 pub use error::{ConfigError, ConfigWarning, Place};
 pub use keys::{GATE_KEY, MadeKeys, SERVER_KEY, make_keys_if_missing, server_identity};
 pub use limits::Bounds;
+#[cfg(feature = "fuzzing")]
+pub(crate) use load::check as check_settings;
 pub use load::{
     AUTHORITIES, CONFIG_DIR, Configuration, PROFILES_DIR, SETTINGS_FILE, keep_good, load, load_from,
     load_sound,

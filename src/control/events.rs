@@ -107,6 +107,20 @@ impl Listening {
     }
 }
 
+/// Has a daemon say these bytes and hang up: what is heard of them, until the first that is nothing a daemon says.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn hear(bytes: &[u8]) -> io::Result<Vec<Reply>> {
+    let (mut daemon, stream) = UnixStream::pair()?;
+    daemon.write_all(bytes)?;
+    drop(daemon);
+    let mut listening = Listening { stream, unread: Vec::new() };
+    let mut heard = Vec::new();
+    while let Ok(replies) = listening.hear() {
+        heard.extend(replies);
+    }
+    Ok(heard)
+}
+
 impl AsFd for Listening {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()

@@ -24,6 +24,11 @@ pub use status::{GrantStatus, GuardStatus, LockoutStatus, ProfileStatus, Status}
 use crate::grant::Uses;
 use crate::text::{PortRange, Span};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use events::hear as hear_daemon;
+#[cfg(feature = "fuzzing")]
+pub(crate) use server::hear as hear_peer;
+
 /// The socket's name in the runtime directory.
 pub const SOCKET: &str = "control.sock";
 /// No command is longer.

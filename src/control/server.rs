@@ -239,6 +239,31 @@ impl Drop for Server {
     }
 }
 
+/// Has a peer say these bytes, who may change things or not: the command that comes of it, and what is answered to one
+/// that is none.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn hear(bytes: &[u8], may_change: bool) -> io::Result<(Option<Command>, Vec<u8>)> {
+    let (mut peer, stream) = UnixStream::pair()?;
+    stream.set_nonblocking(true)?;
+    let access = if may_change { Access::Everything } else { Access::Looking };
+    let mut connection = Connection {
+        ticket: Ticket(0),
+        stream,
+        access,
+        since: Duration::ZERO,
+        input: Vec::new(),
+        output: Vec::new(),
+        state: Stage::Reading,
+    };
+    peer.write_all(bytes)?;
+    let command = connection.read().map(|(_, command)| command);
+    drop(connection);
+    let mut answer = Vec::new();
+    // What was not read is thrown away with the connection, which the peer hears of as an error.
+    let _ = peer.read_to_end(&mut answer);
+    Ok((command, answer))
+}
+
 fn listen(path: &Path, uptime: Duration) -> Result<UnixListener, Trouble> {
     let bind = || {
         match fs::remove_file(path) {

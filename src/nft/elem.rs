@@ -121,6 +121,15 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_written_whole_and_not_a_byte_beyond() {
+        let message = Message::new(Object::Elements, 1, Attributes::default().u32(1, 2)).unwrap();
+        let mut room = vec![0xaa; message.len() + 1];
+        // SAFETY: there is room for all of this message, and `write` writes no more, which is what is tested.
+        unsafe { message.write(room.as_mut_ptr().cast(), 7, MsgType::Del) };
+        assert_eq!(room.split_last(), Some((&0xaa, &message.stamped(7, MsgType::Del)[..])));
+    }
+
+    #[test]
     fn a_message_larger_than_promised_is_never_made() {
         let attributes = Attributes::default().bytes(1, &[0; Message::MAX]);
         assert!(Message::new(Object::Elements, 1, attributes).is_none());

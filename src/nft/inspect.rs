@@ -154,6 +154,14 @@ fn taken_apart(text: &str) -> Vec<String> {
     lines
 }
 
+/// For the fuzzer: nothing that is not in the listing.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(text: &str) {
+    let lines = taken_apart(text);
+    assert!(lines.len() <= text.lines().count());
+    assert!(lines.iter().flat_map(|line| line.split(": ")).all(|part| text.contains(part)), "{lines:?}");
+}
+
 fn reading(error: io::Error) -> FirewallError {
     FirewallError::kernel(error, "list the firewall's chains", "the table inet knockd-rs")
 }

@@ -238,8 +238,23 @@ impl std::error::Error for NoteError {}
 /// Reads a netlink datagram as every kind of element that the kernel lists, and says how many there are.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn read_datagram(datagram: &[u8]) -> usize {
-    let elements = |message: &wire::Received<'_>| entry::read_as_everything(message.body());
+    let elements = |message: &wire::Received<'_>| {
+        let (_, element) = (message.errno(), message.body());
+        let of_family = |family| {
+            let one = [element.to_vec()];
+            let leading = usize::from(forward::Leading::parse(element, family).is_some());
+            leading + lockout::read(&one, &one, family).len()
+        };
+        let others: usize = [entry::Family::V4, entry::Family::V6].map(of_family).iter().sum();
+        others + entry::read_as_everything(element)
+    };
     wire::Received::all(datagram).map(|message| elements(&message)).sum()
+}
+
+/// Reads text as `nft` lists our table.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_listing(text: &str) {
+    inspect::check(text);
 }
 
 #[cfg(test)]

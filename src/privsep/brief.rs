@@ -215,3 +215,14 @@ impl Brief {
         Ok(serde_json::from_slice(bytes)?)
     }
 }
+
+/// For the fuzzer: what is read is what would be written.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(bytes: &[u8]) {
+    if let Ok(brief) = Brief::decode(bytes) {
+        let written = brief.encode().unwrap_or_default();
+        let again = Brief::decode(&written).and_then(|again| again.encode());
+        assert!(again.is_ok_and(|again| again == written));
+        assert!(brief.known().count() <= bytes.len());
+    }
+}

@@ -40,3 +40,15 @@ pub fn work() -> io::Result<()> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     worker::run(&channel::ToMonitor::new(socket))
 }
+
+/// For the fuzzer: the brief of a worker.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_brief(bytes: &[u8]) {
+    brief::check(bytes);
+}
+
+/// For the fuzzer: the books that the monitor keeps.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_books(bytes: &[u8]) {
+    monitor::check_books(bytes);
+}

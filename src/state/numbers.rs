@@ -20,13 +20,17 @@ pub fn read(dir: &Path) -> (Numbers, Option<String>) {
         (Numbers::new(), Some(sentence))
     };
     match fs::read_to_string(&path) {
-        Ok(text) => match text.lines().take(MAX_LINES).map(line).collect() {
+        Ok(text) => match parse(&text) {
             Some(numbers) => (numbers, None),
             None => complain("is damaged"),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Numbers::new(), None),
         Err(error) => complain(&error.to_string()),
     }
+}
+
+fn parse(text: &str) -> Option<Numbers> {
+    text.lines().take(MAX_LINES).map(line).collect()
 }
 
 fn line(line: &str) -> Option<([u8; 8], Vec<u8>)> {
@@ -48,16 +52,28 @@ fn bytes(digits: &str) -> Option<Vec<u8>> {
 /// # Errors
 /// Whatever the disk says; the old file is there then.
 pub fn write(dir: &Path, numbers: &Numbers) -> io::Result<()> {
+    let (new, path) = (dir.join("crl.numbers.new"), dir.join(FILE));
+    let mut file = fs::File::create(&new)?;
+    file.write_all(print(numbers).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    fs::File::open(dir)?.sync_all()
+}
+
+fn print(numbers: &Numbers) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut lines: Vec<String> =
         numbers.iter().take(MAX_LINES).map(|(id, number)| format!("{} {}\n", hex(id), hex(number))).collect();
     lines.sort();
-    let (new, path) = (dir.join("crl.numbers.new"), dir.join(FILE));
-    let mut file = fs::File::create(&new)?;
-    file.write_all(lines.concat().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    fs::File::open(dir)?.sync_all()
+    lines.concat()
+}
+
+/// For the fuzzer: what is read is what would be written.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(text: &str) {
+    if let Some(numbers) = parse(text) {
+        assert_eq!(parse(&print(&numbers)), Some(numbers));
+    }
 }
 
 #[cfg(test)]

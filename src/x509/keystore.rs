@@ -142,8 +142,11 @@ fn check_mac(mac: &[u8], safe: &[u8], passphrase: &[u8]) -> Result<(), KeyError>
         Some((algorithm, digest, salt, rounds))
     };
     let (algorithm, digest, salt, rounds) = read().ok_or(KeyError::Malformed)?;
-    if algorithm != SHA256 || rounds > MAX_ROUNDS {
+    if algorithm != SHA256 {
         return Err(KeyError::OldPkcs12);
+    }
+    if rounds > MAX_ROUNDS {
+        return Err(KeyError::TooDear);
     }
     let digest: [u8; 32] = digest.try_into().map_err(|_| KeyError::Malformed)?;
     let key = mac_key(passphrase, salt, rounds).ok_or(KeyError::Passphrase)?;
@@ -187,7 +190,13 @@ fn open(scheme: &[u8], sealed: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec
     let scheme = pkcs5::EncryptionScheme::try_from(scheme).map_err(|_| KeyError::OldPkcs12)?;
     let parameters = scheme.pbes2().ok_or(KeyError::OldPkcs12)?;
     if parameters.kdf.pbkdf2().is_some_and(|kdf| kdf.iteration_count > MAX_ROUNDS) {
-        return Err(KeyError::OldPkcs12);
+        return Err(KeyError::TooDear);
+    }
+    match parameters.kdf.scrypt().map(room) {
+        // pkcs5 panics at 0.
+        Some(0) => return Err(KeyError::Malformed),
+        Some(room) if room > MAX_ROOM => return Err(KeyError::TooDear),
+        _ => {}
     }
     scheme.decrypt(passphrase, sealed).map(Zeroizing::new).map_err(|error| match error {
         pkcs5::Error::UnsupportedAlgorithm { .. } => KeyError::OldPkcs12,
@@ -195,8 +204,16 @@ fn open(scheme: &[u8], sealed: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec
     })
 }
 
-/// More rounds than this would take minutes: no program writes so many.
-const MAX_ROUNDS: u32 = 10_000_000;
+/// The bytes that scrypt goes through (RFC 7914, section 6): memory, and time for each lane.
+fn room(kdf: &pkcs5::pbes2::ScryptParams) -> u64 {
+    let lanes = u64::from(kdf.block_size).saturating_mul(kdf.parallelization.into());
+    kdf.cost_parameter.saturating_mul(lanes).saturating_mul(128)
+}
+
+/// More rounds than this would take minutes: no program writes so many. The fuzzer has no time for as many.
+const MAX_ROUNDS: u32 = if cfg!(feature = "fuzzing") { 500 } else { 10_000_000 };
+/// More than this is more than many machines have: openssl writes 16 MiB.
+const MAX_ROOM: u64 = if cfg!(feature = "fuzzing") { 1 << 16 } else { 1 << 30 };
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -261,6 +278,8 @@ pub enum KeyError {
     OldPem,
     /// It is encrypted in a way that is not read.
     OldPkcs12,
+    /// To open it would take minutes, or more memory than there may be.
+    TooDear,
 }
 
 impl fmt::Display for KeyError {
@@ -272,6 +291,9 @@ impl fmt::Display for KeyError {
             Self::Passphrase => "does not open with this passphrase",
             Self::OldPem => {
                 "is encrypted in an old way that protects little; convert it: openssl pkcs8 -topk8 -in OLD -out NEW"
+            }
+            Self::TooDear => {
+                "asks for more rounds or memory than any program writes; encrypt the key anew: openssl pkcs8 -topk8"
             }
             Self::OldPkcs12 => {
                 "is encrypted in an old way that is not read (RC2, triple DES or SHA-1); convert it: openssl pkcs12 \

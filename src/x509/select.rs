@@ -80,16 +80,26 @@ impl FromStr for NamePattern {
                 }
             }
         }
-        let tidy = |part: &String| {
+        let part = |part: &String| {
             let (kind, value) = part.split_once('=')?;
-            let (kind, value) = (kind.trim(), value.trim());
+            let (kind, value) = (tidy(kind), tidy(value));
             (!kind.is_empty() && !value.is_empty()).then(|| format!("{kind}={value}"))
         };
-        parts.iter().map(tidy).collect::<Option<_>>().map(Self).ok_or_else(wrong)
+        parts.iter().map(part).collect::<Option<_>>().map(Self).ok_or_else(wrong)
     }
 }
 
 serde_as_text!(NamePattern);
+
+/// Without the blanks around it; one that a backslash stands before is none of them.
+fn tidy(text: &str) -> &str {
+    let text = text.trim_start();
+    let bare = text.trim_end();
+    let backslashes = bare.bytes().rev().take_while(|byte| *byte == b'\\').count();
+    let escaped =
+        text.get(bare.len()..).and_then(|rest| rest.chars().next()).filter(|_| backslashes % 2 == 1);
+    text.get(..bare.len() + escaped.map_or(0, char::len_utf8)).unwrap_or(bare)
+}
 
 /// A URI with `*` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,6 +260,17 @@ mod tests {
         assert!(!name("CN=*", &["CN=alice", "O=Example"]));
         assert!(name("CN=a\\,b", &["CN=a\\,b"]));
         assert!(!name("CN=\\*", &["CN=alice"]));
+    }
+
+    #[test]
+    fn a_blank_at_the_end_that_is_escaped_is_a_part_of_the_pattern_and_no_backslash_is_left_over() {
+        for (text, printed) in
+            [("CN = a\\ , O=b ", "CN=a\\ , O=b"), ("CN=a\\\\ ", "CN=a\\\\"), ("CN=\\\t", "CN=\\\t")]
+        {
+            let pattern: NamePattern = text.parse().unwrap();
+            assert_eq!(pattern.to_string(), printed);
+            assert_eq!(printed.parse(), Ok(pattern));
+        }
     }
 
     #[test]

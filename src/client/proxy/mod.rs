@@ -207,6 +207,12 @@ fn make_room_for(connections: usize) {
     }
 }
 
+/// For the fuzzer: what the kernel answers about the owner of a connection.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check_owner(bytes: &[u8]) {
+    owner::check(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -120,6 +120,33 @@ fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(0)
 }
 
+/// For the fuzzer: what is made of a SYN carries the code to where it is meant to go, and the rest as it was.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(packet: &[u8], change: &Change) {
+    use crate::frame::{Link, parse};
+
+    let template = Template(packet.to_vec());
+    let Some(made) = rewritten(&template, change) else { return };
+    assert_eq!(made.len(), packet.len());
+    assert!(is_syn_to(&made, change.destination.port()) || !is_syn(packet));
+    if let Ok(segment) = parse(Link::RawIp, &made, made.len()) {
+        assert_eq!((segment.source, segment.destination), (change.source, change.destination.ip()));
+        assert_eq!(segment.port, change.destination.port());
+        let read = segment.syn().map(|syn| (syn.sequence, syn.timestamp));
+        assert!(
+            read == Some((change.syn.sequence, change.syn.timestamp))
+                || read.is_some_and(|(_, t)| t.is_none())
+        );
+    }
+}
+
+/// Whether the flags are those of a SYN.
+#[cfg(feature = "fuzzing")]
+fn is_syn(packet: &[u8]) -> bool {
+    let flags = split(packet).and_then(|(_, segment)| segment.get(13).copied());
+    flags.is_some_and(|flags| flags & FLAGS == SYN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,3 +10,10 @@ mod process;
 pub mod server;
 #[cfg(feature = "daemon")]
 mod sockets;
+
+/// For the fuzzer: what the kernel says of processes and sockets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(text: &str) {
+    process::check(text);
+    sockets::check(text);
+}

@@ -28,6 +28,12 @@ fn read(text: &str) -> Option<Process> {
     })
 }
 
+/// For the fuzzer.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(text: &str) {
+    let _ = read(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

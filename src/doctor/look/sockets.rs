@@ -76,6 +76,14 @@ fn holder(inode: u64) -> String {
     "a program that this user may not look at".to_owned()
 }
 
+/// For the fuzzer: no more sockets than lines.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(text: &str) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        assert!(read(text, protocol).len() <= text.lines().count());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -173,6 +173,17 @@ fn read(path: &Path) -> io::Result<Saved> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
+/// For the fuzzer: what is read of this book, or of the other one, is what would be written.
+#[cfg(feature = "fuzzing")]
+pub(in crate::privsep) fn check(bytes: &[u8]) {
+    super::sessions::check(bytes);
+    let print = |saved: &Saved| serde_json::to_vec(saved).unwrap_or_default();
+    if let Ok(saved) = serde_json::from_slice::<Saved>(bytes) {
+        let again = serde_json::from_slice::<Saved>(&print(&saved));
+        assert!(again.is_ok_and(|again| print(&again) == print(&saved)));
+    }
+}
+
 fn damaged(path: &Path, error: &io::Error) -> String {
     format!(
         "{}: {error}; the ports that were guarded before are guarded on, where the kernel still knows them. Guard all \

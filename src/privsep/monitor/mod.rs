@@ -23,6 +23,9 @@ mod shield;
 mod signals;
 pub(super) mod upkeep;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use guards::check as check_books;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;

@@ -289,6 +289,16 @@ fn read(path: &Path) -> io::Result<Saved> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
+/// For the fuzzer: what is read is what would be written.
+#[cfg(feature = "fuzzing")]
+pub(super) fn check(bytes: &[u8]) {
+    let print = |saved: &Saved| serde_json::to_vec(saved).unwrap_or_default();
+    if let Ok(saved) = serde_json::from_slice::<Saved>(bytes) {
+        let again = serde_json::from_slice::<Saved>(&print(&saved));
+        assert!(again.is_ok_and(|again| print(&again) == print(&saved)));
+    }
+}
+
 fn told(path: &Path, error: &io::Error) -> String {
     format!(
         "{}: {error}; which clients have knocked for the last time is not known, so those whose profile says \

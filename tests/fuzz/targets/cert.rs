@@ -1,4 +1,4 @@
-//! What knocks with certificates read: bodies, certificates, revocation lists, key files.
+//! What a knock with a certificate shows: its body, certificates, and requests for one.
 #![no_main]
 
 use knockd_rs::fuzzing::certificate;

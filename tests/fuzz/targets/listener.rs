@@ -10,9 +10,11 @@ use knockd_rs::frame::{Link, parse};
 use knockd_rs::knock::spa::ClientKeys;
 use knockd_rs::knock::syn::{Book, Member};
 use knockd_rs::knock::{
-    ClientId, Freshness, Ground, Knock, Listener, Method, Outcome, Rates, plain, sequence, totp,
+    ClientId, Freshness, Ground, Knock, Listener, Method, Outcome, Rates, cert, plain, sequence, totp,
 };
 use knockd_rs::time::{ClockTrust, Now, Timestamp};
+use knockd_rs::x509::chain::{Authorities, Numbers};
+use knockd_rs::x509::select::Selector;
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {
@@ -30,8 +32,19 @@ fn listener() -> Listener {
     };
     let member = Member { client: public.into(), public, psk: Secret::new([4; 32]), services: Vec::new() };
     let book = Book::new(&server, std::slice::from_ref(&member));
+    let (authorities, complaints) = Authorities::new(
+        &[include_bytes!("../corpus/cert/ca_certificate").to_vec()],
+        &[include_bytes!("../corpus/cert/crl").to_vec()],
+        &Numbers::new(),
+        Duration::from_secs(60),
+    );
+    assert!(complaints.is_empty(), "{complaints:?}");
+    let table = cert::Table { selector: Selector::default(), freshness: Freshness::default() };
+    let leaves = vec![include_bytes!("../corpus/cert/certificate").to_vec()];
+    let trust = cert::Trust { authorities, leaves, tables: vec![table] };
     let mut listener = Listener::new(Rates::default(), [9; 16], Timestamp::from_secs(1_700_000_000))
         .with_sequence(&server, &Secret::new([2; 32]), Ground::default(), [sequence])
+        .with_certificates(server.clone(), &Secret::new([2; 32]), trust)
         .with_spa(server, &Secret::new([2; 32]), [client])
         .with_syn(62201, &[member])
         .with_plain([fixed()])
