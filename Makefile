@@ -33,7 +33,7 @@ fuzz: ## every parser with what libFuzzer thinks of, for SECONDS=10 each (ASAN=1
 	tests/install-deps test
 	tests/fuzz/run $(if $(ASAN),--asan) --seconds $(or $(SECONDS),10) --jobs 2
 
-bench: ## what knocking costs on this machine, beside fwknopd and knockd (QUICK=1, ONLY=latency|junk|idle|growth|loss)
+bench: ## what knocking costs on this machine, beside fwknopd and knockd (QUICK=1, ONLY=latency|junk|filter|idle|growth|loss)
 	tests/install-deps bench
 	$(if $(QUICK)$(ONLY),,tests/bench)
 	tests/evidence $(if $(QUICK),--quick) $(ONLY)

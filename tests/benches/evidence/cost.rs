@@ -55,6 +55,17 @@ fn rings(pid: u32) -> u64 {
     sockets.map(|map| field(map, "Rss:")).sum()
 }
 
+/// The time of processors to the nanosecond (`/proc/PID/task/TID/schedstat`), for processes whose threads and children
+/// live on.
+pub fn exact_cpu(processes: &[u32]) -> Duration {
+    let tasks = processes.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten();
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
 fn switches(pid: u32) -> u64 {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
     tasks

@@ -9,6 +9,7 @@
 
 mod contenders;
 mod cost;
+mod filter;
 mod growth;
 mod idle;
 mod junk;
@@ -53,9 +54,10 @@ impl Setting {
 type Subject = fn(&Setting, &mut Results) -> Outcome<()>;
 
 /// What can be measured, in the order in which it is.
-const SUBJECTS: [(&str, Subject); 5] = [
+const SUBJECTS: [(&str, Subject); 6] = [
     ("latency", latency::run),
     ("junk", junk::run),
+    ("filter", filter::run),
     ("idle", idle::run),
     ("growth", growth::run),
     ("loss", loss::run),

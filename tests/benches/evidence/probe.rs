@@ -83,6 +83,15 @@ impl Probe {
         Ok(None)
     }
 
+    /// Connects to a port that is open: how long that took.
+    pub fn round_trip(&self) -> io::Result<Duration> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddr::new(IpAddr::V4(self.from), 0))?;
+        let started = Instant::now();
+        connect(&socket, &SocketAddr::new(IpAddr::V4(SERVER), self.port))?;
+        Ok(started.elapsed())
+    }
+
     fn try_once(&self) -> io::Result<OwnedFd> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;

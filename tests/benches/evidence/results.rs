@@ -90,8 +90,8 @@ impl Results {
         let plot = Plot {
             title: view.title.clone(),
             below: self.machine.clone(),
-            x: format!("{}, {}", view.x, units.0),
-            y: format!("{}, {}", view.y, units.1),
+            x: label(view.x, units.0),
+            y: label(view.y, units.1),
             lines,
         };
         fs::write(self.folder.join(format!("{subject}-{}.svg", view.name)), plot.to_svg())?;
@@ -128,7 +128,7 @@ impl Results {
             }
         }
         println!("\n{subject}");
-        let heads = columns.iter().map(|(name, unit)| format!("{name}, {unit}"));
+        let heads = columns.iter().map(|(name, unit)| label(name, unit));
         let mut table = vec![[String::new(), String::new()].into_iter().chain(heads).collect::<Vec<_>>()];
         for row in rows {
             let cell = |(name, _): &(&str, &str)| {
@@ -141,6 +141,11 @@ impl Results {
         print_table(&table);
         Ok(())
     }
+}
+
+/// A name with its unit, if it has one.
+fn label(name: &str, unit: &str) -> String {
+    if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") }
 }
 
 /// Which machine this is.

@@ -56,7 +56,10 @@ impl Axis {
             let low = if values.iter().any(|value| *value <= 0.0) { least / 3.2 } else { least };
             return Self { low, high, is_log, from, to };
         }
-        Self { low: 0.0, high: if high > 0.0 { high } else { 1.0 }, is_log, from, to }
+        let high = if high > 0.0 { high } else { 1.0 };
+        // Up to the next round value, so that the highest point has a number above it.
+        let step = step(high);
+        Self { low: 0.0, high: (high / step * 0.9999).ceil() * step, is_log, from, to }
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -77,15 +80,19 @@ impl Axis {
                 .take_while(|tick| *tick <= self.high)
                 .collect();
         }
-        let decade = 10_f64.powf((self.high / 10.0).log10().ceil());
-        let step =
-            [0.1, 0.2, 0.5, 1.0].into_iter().map(|part| part * decade).find(|step| self.high / step <= 10.0);
-        let step = step.unwrap_or(decade);
+        let step = step(self.high);
         (0..=10)
             .map(|number| f64::from(number) * step)
             .take_while(|tick| *tick <= self.high * 1.0001)
             .collect()
     }
+}
+
+/// A round step that fits at most ten times.
+fn step(high: f64) -> f64 {
+    let decade = 10_f64.powf((high / 10.0).log10().ceil());
+    let parts = [0.1, 0.2, 0.5, 1.0].into_iter().map(|part| part * decade);
+    parts.into_iter().find(|step| high / step <= 10.0).unwrap_or(decade)
 }
 
 impl Plot {
@@ -183,6 +190,8 @@ fn short(value: f64) -> String {
         value if value >= 1e6 => format!("{}M", value / 1e6),
         value if value >= 1e3 => format!("{}k", value / 1e3),
         value if value.fract().abs() < 1e-9 => format!("{value:.0}"),
-        value => text(value),
+        // Three digits that count, and no zeros behind them.
+        value if value < 0.1 => format!("{value:.4}").trim_end_matches('0').to_owned(),
+        value => text(value).trim_end_matches('0').to_owned(),
     }
 }

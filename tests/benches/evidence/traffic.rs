@@ -2,6 +2,7 @@
 //! one raw socket, every header made here (`raw(7)`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -44,6 +45,11 @@ impl Junk {
         Self(payloads.iter().map(|payload| udp(source, port, payload)).collect())
     }
 
+    /// Datagrams to `port` in this order, each with its source.
+    pub fn in_order(port: u16, datagrams: impl IntoIterator<Item = (Ipv4Addr, Vec<u8>)>) -> Self {
+        Self(datagrams.into_iter().map(|(source, payload)| udp(source, port, &payload)).collect())
+    }
+
     /// SYNs with codes of no meaning, to ports that `port` names by number, from `sources` addresses.
     pub fn syns(sources: u32, port: impl Fn(u32) -> u16) -> Self {
         let packet = |place: u32| {
@@ -73,33 +79,55 @@ impl Junk {
 
     /// The same, for so long at most.
     pub fn stream_for(self, rate: Rate, longest: Duration) -> Outcome<Stream> {
-        let socket =
-            socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
+        let socket = raw_socket()?;
         let is_over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_over);
-        let to = SocketAddr::new(IpAddr::V4(SERVER), 0);
         let started = Instant::now();
         let thread = spawn(move || {
-            let mut packets = self.0.iter().cycle();
-            let mut sent = 0_u64;
-            while !stop.load(Ordering::Relaxed) && started.elapsed() < longest {
-                if let Rate::PerSecond(rate) = rate {
-                    let due = started.elapsed().as_secs_f64() * f64::from(rate);
-                    let early = (as_f64(sent) - due) / f64::from(rate.max(1));
-                    if early >= 0.0 {
-                        sleep(Duration::from_secs_f64(early.clamp(0.0002, 0.1)));
-                        continue;
-                    }
-                }
-                for packet in packets.by_ref().take(usize::try_from(BURST).unwrap_or(1)) {
-                    // A full queue loses a packet, as a network does; it is not counted as sent.
-                    sent += u64::from(sendto(&socket, packet, SendFlags::empty(), &to).is_ok());
-                }
-            }
-            sent
+            let is_over = || stop.load(Ordering::Relaxed) || started.elapsed() >= longest;
+            send(&socket, self.0.iter().cycle(), rate, is_over)
         });
         Ok(Stream { is_over, started, thread })
     }
+
+    /// Sends each packet once, and returns when that is done: how many a second were sent.
+    pub fn send_once(&self, rate: Rate) -> Outcome<f64> {
+        let started = Instant::now();
+        let sent = send(&raw_socket()?, self.0.iter(), rate, || false);
+        Ok(as_f64(sent) / started.elapsed().as_secs_f64())
+    }
+}
+
+fn raw_socket() -> Outcome<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?)
+}
+
+/// Sends until there are no more or it is over: how many.
+fn send<'a>(
+    socket: &OwnedFd,
+    packets: impl Iterator<Item = &'a Vec<u8>>,
+    rate: Rate,
+    is_over: impl Fn() -> bool,
+) -> u64 {
+    let to = SocketAddr::new(IpAddr::V4(SERVER), 0);
+    let started = Instant::now();
+    let mut packets = packets.peekable();
+    let mut sent = 0_u64;
+    while packets.peek().is_some() && !is_over() {
+        if let Rate::PerSecond(rate) = rate {
+            let due = started.elapsed().as_secs_f64() * f64::from(rate);
+            let early = (as_f64(sent) - due) / f64::from(rate.max(1));
+            if early >= 0.0 {
+                sleep(Duration::from_secs_f64(early.clamp(0.0002, 0.1)));
+                continue;
+            }
+        }
+        for packet in packets.by_ref().take(usize::try_from(BURST).unwrap_or(1)) {
+            // A full queue loses a packet, as a network does; it is not counted as sent.
+            sent += u64::from(sendto(socket, packet, SendFlags::empty(), &to).is_ok());
+        }
+    }
+    sent
 }
 
 /// Junk that is being sent.

@@ -82,7 +82,9 @@ pub fn serve() -> Outcome<()> {
     }
     let name = SetName::from_str("inet floor doors").map_err(|error| error.to_string())?;
     let mut sets = AdminSets::start(&SetNames { timed_v4: Some(name), ..SetNames::default() })?;
-    let mut capture = pcap::Capture::from_device("eth0")?.immediate_mode(true).open()?;
+    // A ring of as many frames as that of knockd-rs: libpcap's own takes 32.
+    let capture = pcap::Capture::from_device("eth0")?.snaplen(1920).buffer_size(2 * 1024 * 1024);
+    let mut capture = capture.immediate_mode(true).open()?;
     capture.filter(&format!("udp dst port {KNOCKS}"), true)?;
     capture.direction(pcap::Direction::In)?;
     println!("ready");
