@@ -106,7 +106,8 @@ fn by_filters(traces: &BTreeMap<u32, Lines>) -> BTreeMap<usize, BTreeSet<String>
     for (number, lines) in traces {
         let mut filters = begins.get(number).copied().unwrap_or(0);
         for (name, result) in lines {
-            if result.starts_with("-1 ENOSYS") {
+            // Refused by a filter, or a worker's last: it is killed where it happens to be.
+            if result.starts_with("-1 ENOSYS") || (result.starts_with('?') && !name.starts_with("exit")) {
                 continue;
             }
             let level = if filters >= OF_WORKER { OF_WORKER } else { filters.min(OF_MONITOR) };

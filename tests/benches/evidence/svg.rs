@@ -36,6 +36,9 @@ const BOTTOM: f64 = 70.0;
 const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
 
+/// So many points of a line, or of a plot, are the course of something: a line without marks, by its own scale.
+const MANY: usize = 100;
+
 /// One direction: from values to places, by their logarithm where they span more than three decades.
 struct Axis {
     low: f64,
@@ -50,7 +53,7 @@ impl Axis {
         let values: Vec<f64> = values.collect();
         let high = values.iter().copied().fold(0.0, f64::max);
         let least = values.iter().copied().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
-        let is_log = least.is_finite() && high / least >= 200.0;
+        let is_log = least.is_finite() && high / least >= 200.0 && values.len() < MANY;
         if is_log {
             // Nothing at all stands half a decade before the least.
             let low = if values.iter().any(|value| *value <= 0.0) { least / 3.2 } else { least };
@@ -150,7 +153,8 @@ fn draw(svg: &mut String, line: &Series, number: usize, x: &Axis, y: &Axis) {
             path.join(" ")
         ),
     );
-    for (x, y) in places {
+    let marks = if places.len() < MANY { places.as_slice() } else { &[] };
+    for (x, y) in marks {
         put(svg, format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"));
     }
     let at = TOP + 14.0 + 18.0 * f64::from(u32::try_from(number).unwrap_or(0));

@@ -20,9 +20,8 @@ pub(super) const MALFORMED: u32 = 200;
 const ROBBER: Ipv4Addr = Ipv4Addr::new(10, 79, 200, 1);
 const SPAN: fn(u32) -> u16 = |number| u16::try_from(16_384 + number % 32_768).unwrap_or(u16::MAX);
 
-/// What forty packets consist of. A knock that was used comes again and again besides, see `clients`. The robber's one
-/// address sends twice what one source may cost a second: the few addresses that share its bucket are heard every other
-/// time.
+/// What forty packets consist of. A knock that was used comes again and again besides, see `clients`. What a robber sends is
+/// taken from the share of handshakes of the client that he has robbed, who knocks nowhere else.
 pub(super) fn mixed(ours: &Ours) -> Outcome<Junk> {
     Ok(Junk::mixed(vec![
         (14, ours.random_junk()?),
