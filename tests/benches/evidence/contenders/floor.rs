@@ -1,5 +1,6 @@
 //! The floor: one loop in one thread that captures datagrams of the right shape and adds an element to a set. It asks
-//! for no proof and remembers nothing, so that nothing which opens ports by captured packets can be much cheaper.
+//! for no proof and remembers nothing, so that nothing which opens ports by captured packets can be much cheaper. Its ring and its niceness are
+//! those of knockd-rs.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -44,7 +45,8 @@ pub(super) fn start(machines: &Machines) -> Outcome<Box<dyn Contender>> {
     let server = machines.server();
     std::fs::copy(std::env::current_exe()?, server.path("/usr/local/bin/floor"))?;
     server.run("nft delete table inet floor 2>/dev/null || true")?;
-    let mut running = server.start(&format!("/usr/local/bin/floor {WORD}"), "/var/log/floor.log")?;
+    let mut running =
+        server.start(&format!("nice -n -5 /usr/local/bin/floor {WORD}"), "/var/log/floor.log")?;
     running.await_ready(Duration::from_secs(10), |running| running.log().contains("ready"))?;
     Ok(Box::new(Floor { running }))
 }
@@ -83,7 +85,7 @@ pub fn serve() -> Outcome<()> {
     let name = SetName::from_str("inet floor doors").map_err(|error| error.to_string())?;
     let mut sets = AdminSets::start(&SetNames { timed_v4: Some(name), ..SetNames::default() })?;
     // A ring of as many frames as that of knockd-rs: libpcap's own takes 32.
-    let capture = pcap::Capture::from_device("eth0")?.snaplen(1920).buffer_size(2 * 1024 * 1024);
+    let capture = pcap::Capture::from_device("eth0")?.snaplen(1920).buffer_size(4 * 1024 * 1024);
     let mut capture = capture.immediate_mode(true).open()?;
     capture.filter(&format!("udp dst port {KNOCKS}"), true)?;
     capture.direction(pcap::Direction::In)?;

@@ -1,4 +1,5 @@
-//! knockd-rs, as its package would run it: both processes, confined, with the journal of counters on disk.
+//! knockd-rs, as its package would run it: both processes, confined, as nice as the unit says, with the journal of
+//! counters on disk.
 
 use std::fs;
 use std::time::Duration;
@@ -73,7 +74,8 @@ impl Ours {
             cd {DIRECTORY}/profiles.d
             sed -i 's/^#max_grants.*/max_grants = 65535/; s/^#methods.*/methods = [\"spa\", \"syn\", \"sequence\"]/' bench.toml"))?;
         add_others(machines, settings.others)?;
-        let mut running = server.start("/usr/local/bin/knockd-rs run", "/var/log/knockd-rs.log")?;
+        let mut running =
+            server.start("nice -n -5 /usr/local/bin/knockd-rs run", "/var/log/knockd-rs.log")?;
         let start_up =
             running.await_ready(Duration::from_secs(120), |running| running.log().contains("listening: "))?;
         let [identity, robbed] = [identity(machines, "bench")?, identity(machines, "robbed")?];
