@@ -4,7 +4,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::contenders;
+use crate::awake::Awake;
+use crate::contenders::{self, Contender};
 use crate::knocks::{ensure_closed, knock_and_probe};
 use crate::probe::FINE;
 use crate::results::{Number, Results, count, millis, percentile, spread};
@@ -13,8 +14,10 @@ use crate::{Outcome, Setting};
 
 const SUBJECT: &str = "latency";
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Time for the machine to fall asleep again.
+/// Time for the machine to fall asleep again, where it may.
 const PAUSE: Duration = Duration::from_millis(20);
+
+const AWAKE: &str = "processors kept awake";
 
 #[derive(Default)]
 struct Turn {
@@ -24,10 +27,39 @@ struct Turn {
 }
 
 pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
-    let rounds = setting.pick(200, 20);
     let mut all = contenders::all(&setting.machines)?;
     all.iter().try_for_each(|one| ensure_closed(one.as_ref()))?;
     let watch = Watch::start(&setting.machines)?;
+    one_way(setting, results, &mut all, &watch, "idle processors halted")?;
+    let _awake = Awake::keep();
+    one_way(setting, results, &mut all, &watch, AWAKE)
+}
+
+fn one_way(
+    setting: &Setting,
+    results: &mut Results,
+    all: &mut [Box<dyn Contender>],
+    watch: &Watch,
+    case: &str,
+) -> Outcome<()> {
+    let rounds = setting.pick(200, 20);
+    let turns = take_turns(all, watch, rounds)?;
+    for (contender, turn) in all.iter().zip(&turns) {
+        let mut numbers: Vec<Number> = spread(["knock to open", "p99", "longest"], &turn.connected);
+        numbers.extend(spread(["packet to element", "element p99", "element longest"], &turn.element));
+        numbers.push(("opened", "of 100", 100.0 * count(turn.connected.len()) / count(rounds)));
+        let gap = percentile(&turn.gaps, 50).map(millis);
+        numbers.extend(gap.map(|gap| ("longest pause of probes, median", "ms", gap)));
+        results.add(SUBJECT, contender.name(), case, numbers)?;
+    }
+    let samples: Vec<_> =
+        all.iter().zip(&turns).map(|(one, turn)| (one.name(), turn.connected.as_slice())).collect();
+    let name = if case == AWAKE { "latency-awake" } else { "latency-halted" };
+    let title = format!("From the knock to the first connection, {case}: share of knocks that were faster");
+    results.distribution(name, &title, &samples)
+}
+
+fn take_turns(all: &mut [Box<dyn Contender>], watch: &Watch, rounds: usize) -> Outcome<Vec<Turn>> {
     let mut turns: Vec<Turn> = all.iter().map(|_| Turn::default()).collect();
     // The first round warms caches up, and secrets that are computed once, and is left out.
     for round in 0..=rounds {
@@ -44,20 +76,5 @@ pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
             }
         }
     }
-    for (contender, turn) in all.iter().zip(&turns) {
-        let mut numbers: Vec<Number> = spread(["knock to open", "p99", "longest"], &turn.connected);
-        numbers.extend(spread(["packet to element", "element p99", "element longest"], &turn.element));
-        numbers.push(("opened", "of 100", 100.0 * count(turn.connected.len()) / count(rounds)));
-        let gap = percentile(&turn.gaps, 50).map(millis);
-        numbers.extend(gap.map(|gap| ("longest pause of probes, median", "ms", gap)));
-        results.add(SUBJECT, contender.name(), "", numbers)?;
-    }
-    results.distribution(
-        SUBJECT,
-        "From the knock to the first connection: share of knocks that were faster",
-        &all.iter()
-            .zip(&turns)
-            .map(|(one, turn)| (one.name(), turn.connected.as_slice()))
-            .collect::<Vec<_>>(),
-    )
+    Ok(turns)
 }

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// Many wait at the same time, and none is timed.
 const EVERY: Duration = Duration::from_millis(5);
 const AT_ONCE: usize = 8;
+/// Between two knocks, whoever waits: one client's share of handshakes is 64 a second.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
     let knocks = setting.pick(80, 16);
@@ -77,6 +79,7 @@ fn tries(contender: &Mutex<&mut dyn Contender>, port: u16) -> Outcome<Option<usi
         let started = {
             // Made and sent in one go: the counters of one client have to arrive in order.
             let mut contender = contender.lock().map_err(|_| "a try panicked")?;
+            thread::sleep(PAUSE);
             contender.knock()?.send(from)?;
             Instant::now()
         };

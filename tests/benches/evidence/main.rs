@@ -7,6 +7,7 @@
 
 #![allow(unreachable_pub, reason = "a program of its own, in several files")]
 
+mod awake;
 mod contenders;
 mod cost;
 mod filter;
@@ -28,6 +29,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use awake::Awake;
 use machine::Machines;
 use results::Results;
 
@@ -105,6 +107,8 @@ fn measure(setting: &Setting, chosen: &[&str], folder: PathBuf) -> Outcome<()> {
     for (name, subject) in SUBJECTS {
         if chosen.is_empty() || chosen.contains(&name) {
             let started = std::time::Instant::now();
+            // Idle is what it is, and latency is measured both ways.
+            let _awake = (!["idle", "latency"].contains(&name)).then(Awake::keep);
             subject(setting, &mut results).map_err(|error| format!("{name}: {error}"))?;
             results.finish(name)?;
             println!("  {name} took {:.0} s", started.elapsed().as_secs_f64());
