@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         told.count(&decoder.receive(&segment(&junk), NOW));
     });
     told.print();
-    each("a packet made with the gate key by no client: one X25519", &strange, |packet| {
+    each("a packet with a right mac1 in nobody's name: one HMAC", &strange, |packet| {
         told.count(&decoder.receive(&segment(packet), NOW));
     });
     told.print();

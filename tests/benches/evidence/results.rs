@@ -102,7 +102,7 @@ impl Results {
     pub fn distribution(&self, subject: &str, title: &str, of: &[(&str, &[Duration])]) -> Outcome<()> {
         let line = |(name, samples): &(&str, &[Duration])| {
             let points = (0..=100)
-                .step_by(2)
+                .step_by(5)
                 .filter_map(|percent| Some((millis(percentile(samples, percent)?), count(percent))));
             Series { name: (*name).to_owned(), points: points.collect() }
         };

@@ -39,7 +39,7 @@ const COLOURS: [&str; 8] =
 /// So many points of a line, or of a plot, are the course of something: a line without marks, by its own scale.
 const MANY: usize = 100;
 
-/// One direction: from values to places, by their logarithm where they span more than three decades.
+/// One direction: from values to places, by their logarithm where they span more than two decades.
 struct Axis {
     low: f64,
     high: f64,
