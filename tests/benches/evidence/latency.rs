@@ -17,8 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Time for the machine to fall asleep again, where it may.
 const PAUSE: Duration = Duration::from_millis(20);
 
-const AWAKE: &str = "processors kept awake";
-
 #[derive(Default)]
 struct Turn {
     connected: Vec<Duration>,
@@ -30,9 +28,9 @@ pub fn run(setting: &Setting, results: &mut Results) -> Outcome<()> {
     let mut all = contenders::all(&setting.machines)?;
     all.iter().try_for_each(|one| ensure_closed(one.as_ref()))?;
     let watch = Watch::start(&setting.machines)?;
-    one_way(setting, results, &mut all, &watch, "idle processors halted")?;
+    one_way(setting, results, &mut all, &watch, ["latency-halted", "idle processors halted"])?;
     let _awake = Awake::keep();
-    one_way(setting, results, &mut all, &watch, AWAKE)
+    one_way(setting, results, &mut all, &watch, ["latency-awake", "processors kept awake"])
 }
 
 fn one_way(
@@ -40,7 +38,7 @@ fn one_way(
     results: &mut Results,
     all: &mut [Box<dyn Contender>],
     watch: &Watch,
-    case: &str,
+    [name, case]: [&str; 2],
 ) -> Outcome<()> {
     let rounds = setting.pick(200, 20);
     let turns = take_turns(all, watch, rounds)?;
@@ -54,7 +52,6 @@ fn one_way(
     }
     let samples: Vec<_> =
         all.iter().zip(&turns).map(|(one, turn)| (one.name(), turn.connected.as_slice())).collect();
-    let name = if case == AWAKE { "latency-awake" } else { "latency-halted" };
     let title = format!("From the knock to the first connection, {case}: share of knocks that were faster");
     results.distribution(name, &title, &samples)
 }

@@ -1,6 +1,6 @@
 //! The floor: one loop in one thread that captures datagrams of the right shape and adds an element to a set. It asks
-//! for no proof and remembers nothing, so that nothing which opens ports by captured packets can be much cheaper. Its ring and its niceness are
-//! those of knockd-rs.
+//! for no proof and remembers nothing, so that nothing which opens ports by captured packets can be much cheaper. Its
+//! ring and its niceness are those of knockd-rs.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -45,8 +45,8 @@ pub(super) fn start(machines: &Machines) -> Outcome<Box<dyn Contender>> {
     let server = machines.server();
     std::fs::copy(std::env::current_exe()?, server.path("/usr/local/bin/floor"))?;
     server.run("nft delete table inet floor 2>/dev/null || true")?;
-    let mut running =
-        server.start(&format!("nice -n -5 /usr/local/bin/floor {WORD}"), "/var/log/floor.log")?;
+    let command = format!("{} /usr/local/bin/floor {WORD}", super::as_nice_as_the_unit()?);
+    let mut running = server.start(&command, "/var/log/floor.log")?;
     running.await_ready(Duration::from_secs(10), |running| running.log().contains("ready"))?;
     Ok(Box::new(Floor { running }))
 }

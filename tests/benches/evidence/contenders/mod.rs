@@ -34,6 +34,13 @@ pub trait Contender: Send {
     }
 }
 
+/// The command in front of a daemon that gives it the niceness of the shipped unit: for ours, and for the floor.
+fn as_nice_as_the_unit() -> Outcome<String> {
+    let unit = include_str!("../../../../systemd/knockd-rs.service");
+    let nice = unit.lines().find_map(|line| line.strip_prefix("Nice=")).ok_or("the unit has no Nice=")?;
+    Ok(format!("nice -n {nice}"))
+}
+
 /// Starts one of them.
 pub type Start = fn(&Machines) -> Outcome<Box<dyn Contender>>;
 

@@ -74,8 +74,8 @@ impl Ours {
             cd {DIRECTORY}/profiles.d
             sed -i 's/^#max_grants.*/max_grants = 65535/; s/^#methods.*/methods = [\"spa\", \"syn\", \"sequence\"]/' bench.toml"))?;
         add_others(machines, settings.others)?;
-        let mut running =
-            server.start("nice -n -5 /usr/local/bin/knockd-rs run", "/var/log/knockd-rs.log")?;
+        let command = format!("{} /usr/local/bin/knockd-rs run", super::as_nice_as_the_unit()?);
+        let mut running = server.start(&command, "/var/log/knockd-rs.log")?;
         let start_up =
             running.await_ready(Duration::from_secs(120), |running| running.log().contains("listening: "))?;
         let [identity, robbed] = [identity(machines, "bench")?, identity(machines, "robbed")?];
